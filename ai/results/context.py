@@ -1,0 +1,77 @@
+"""What every result object of one run shares: source, model, labels, identity, time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ai.measure import Measurement
+from ai.model import ModelSpec
+from ai.volume import ImageSeries, LabelArray
+
+NAMESPACE = uuid.UUID("7f2f7e0c-5f0e-5a3c-9d57-8f7a0f1c6b1e")
+
+
+def derived_uid(*parts: str) -> str:
+    """A UID that is the same whenever the parts are: ``2.25.`` + UUIDv5 (PS3.5 B.2)."""
+    return f"2.25.{uuid.uuid5(NAMESPACE, '|'.join(parts)).int}"
+
+
+@dataclass(frozen=True)
+class ResultIdentity:
+    """Derived UIDs of one run (house rule 3): same source, input, model and version, same UIDs."""
+
+    seg_series_uid: str
+    seg_uid: str
+    sr_series_uid: str
+    sr_uid: str
+    overview_series_uid: str
+    overview_uid: str
+    device_uid: str
+    tracking_uids: Mapping[int, str]
+
+
+def derive_identity(series_instance_uid: str, input_digest: str, spec: ModelSpec) -> ResultIdentity:
+    """Derive every UID of a run from its source series, input set, model id, version and card."""
+
+    def uid(kind: str) -> str:
+        return derived_uid(series_instance_uid, input_digest, spec.id, spec.version, spec.digest, kind)
+
+    return ResultIdentity(
+        seg_series_uid=uid("seg-series"),
+        seg_uid=uid("seg"),
+        sr_series_uid=uid("sr-series"),
+        sr_uid=uid("sr"),
+        overview_series_uid=uid("overview-series"),
+        overview_uid=uid("overview"),
+        device_uid=derived_uid("device", spec.id, spec.version, spec.digest),
+        tracking_uids={s.number: uid(f"tracking-{s.number}") for s in spec.structures},
+    )
+
+
+@dataclass(frozen=True)
+class ResultContext:
+    """One finished run, from which each result object is built.
+
+    Attributes
+    ----------
+    labels
+        uint8 ``(slices, rows, columns)`` on the grid of ``series.volume``, numbers of the card.
+    created_at
+        Time of the run, timezone-aware; from the job's row, so that a re-run writes the same.
+    series_number_base
+        SEG is base + 1, SR base + 2, overview base + 3.
+    software_version
+        Version of the gateway.
+    """
+
+    series: ImageSeries
+    spec: ModelSpec
+    labels: LabelArray
+    measurements: tuple[Measurement, ...]
+    identity: ResultIdentity
+    created_at: datetime
+    series_number_base: int
+    software_version: str
