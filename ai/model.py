@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ai import terminology
+from ai.errors import ModelError, SeriesRefused, UnknownModel
+from ai.geometry import VolumeGeometry
 from ai.volume import LabelArray, Volume
 
 Progress = Callable[[str, float], None]
 """Called with (stage, fraction done 0..1); may raise to cancel the run."""
+
+_REPOSITORY_CARDS = Path(__file__).parent.parent / "config" / "models"
+_WHEEL_CARDS = Path(__file__).parent / "cards"
 
 
 class _Card(BaseModel):
@@ -23,11 +32,13 @@ class Structure(_Card):
 
     number: int = Field(ge=1, le=255)
     key: str
-    label: str
-    description: str = ""
+    label: str = Field(min_length=1, max_length=64)  # Segment Label is LO
+    description: str = Field(default="", max_length=1024)  # Segment Description is ST
 
 
 class Licence(_Card):
+    """Terms of the model: SPDX expression, whether commercial use is allowed, what to cite."""
+
     spdx: str
     commercial: Literal["yes", "no", "contract"]
     citation: str = ""
@@ -36,7 +47,7 @@ class Licence(_Card):
 class Accepts(_Card):
     """What input the model is made for; anything else is refused by name before it runs."""
 
-    modalities: tuple[str, ...]
+    modalities: tuple[str, ...] = Field(min_length=1)
     minimum_slices: int = Field(default=2, ge=1)
     maximum_slice_spacing_mm: float = Field(default=10.0, gt=0)
 
@@ -44,12 +55,12 @@ class Accepts(_Card):
 class ModelSpec(_Card):
     """The card of a model: identity, licence, intended use, input contract, labels."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    version: str
-    title: str
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
+    version: str = Field(min_length=1, max_length=64)
+    title: str = Field(min_length=1, max_length=64)
     loader: Literal["classical"]
     algorithm: str
-    manufacturer: str
+    manufacturer: str = Field(min_length=1, max_length=64)
     intended_use: str
     limits: tuple[str, ...]
     references: tuple[str, ...]
@@ -60,15 +71,29 @@ class ModelSpec(_Card):
     digest: str = ""
     """SHA-256 of the card file's bytes, filled in by :func:`load_card`."""
 
+    @model_validator(mode="after")
+    def _numbers_are_consecutive(self) -> Self:
+        numbers = [structure.number for structure in self.structures]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(
+                f"structures are numbered {numbers}; number them 1 to {len(numbers)} in order, "
+                "because segments of a DICOM SEG are (PS3.3 C.8.20.2)"
+            )
+        return self
+
 
 class Model(Protocol):
     """A model ready to run on one device."""
 
     @property
-    def spec(self) -> ModelSpec: ...
+    def spec(self) -> ModelSpec:
+        """The card."""
+        ...
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """Where it runs: ``cpu``, ``cuda:0`` …"""
+        ...
 
     def segment(self, volume: Volume, progress: Progress) -> LabelArray:
         """Label every voxel of the volume: uint8 ``(slices, rows, columns)``, 0 = background."""
@@ -76,10 +101,133 @@ class Model(Protocol):
 
 
 def load_card(path: Path) -> ModelSpec:
-    """Read and check one card."""
-    raise NotImplementedError
+    """Read and check one card.
+
+    Raises
+    ------
+    ModelError
+        ``MODEL_CARD_INVALID`` with file, line, field and what is wrong with each; or
+        ``STRUCTURE_NOT_CODED`` when a structure has no row in ``terminology/codes.csv``.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError("MODEL_CARD_INVALID", f"{path}: cannot be read: {error.strerror}") from error
+    fields = _parse(path, content)
+    if "digest" in fields:
+        raise ModelError("MODEL_CARD_INVALID", f"{path}: digest: is computed; remove it from the card")
+    try:
+        spec = ModelSpec.model_validate(fields)
+    except ValidationError as error:
+        raise ModelError("MODEL_CARD_INVALID", _describe(path, content, error)) from error
+    for structure in spec.structures:
+        terminology.coded(structure.key)
+    return spec.model_copy(update={"digest": hashlib.sha256(content).hexdigest()})
 
 
 def find_card(name: str, folders: Sequence[Path] = ()) -> ModelSpec:
-    """Find ``name.yaml`` in the folders given, then among the cards that ship with the gateway."""
-    raise NotImplementedError
+    """Find ``name.yaml`` in the folders given, then among the cards that ship with the gateway.
+
+    Raises
+    ------
+    UnknownModel
+        No such card; the sentence lists what exists and the closest name.
+    ModelError
+        The card is wrong (see :func:`load_card`), or its ``id`` is not its file name.
+    """
+    cards = _cards((*folders, shipped_card_folder()))
+    path = cards.get(name)
+    if path is None:
+        raise UnknownModel("UNKNOWN_MODEL", _unknown(name, sorted(cards)))
+    spec = load_card(path)
+    if spec.id != name:
+        raise ModelError("MODEL_CARD_INVALID", f"{path}: id: is {spec.id!r}, but the file is named {name!r}")
+    return spec
+
+
+def shipped_card_folder() -> Path:
+    """Where the cards of the gateway's own models are: in a wheel ``ai/cards``, else ``config/models``."""
+    return _WHEEL_CARDS if _WHEEL_CARDS.is_dir() else _REPOSITORY_CARDS
+
+
+def check_input(spec: ModelSpec, modality: str, geometry: VolumeGeometry) -> None:
+    """Compare a series with what the card accepts.
+
+    Raises
+    ------
+    SeriesRefused
+        ``INPUT_NOT_ACCEPTED``: other modality, too few slices or too large a slice spacing.
+    """
+    accepts = spec.accepts
+    spacing_mm = geometry.spacing_mm[0]
+    slices = geometry.shape[0]
+    if modality not in accepts.modalities:
+        wrong = (
+            f"takes {' or '.join(accepts.modalities)}, and the series is {modality or 'without a Modality'}"
+        )
+    elif slices < accepts.minimum_slices:
+        wrong = f"needs at least {accepts.minimum_slices} slices, and the series has {slices}"
+    elif spacing_mm > accepts.maximum_slice_spacing_mm + 1e-3:
+        wrong = (
+            f"takes slices at most {accepts.maximum_slice_spacing_mm:g} mm apart, "
+            f"and those of the series are {spacing_mm:.2f} mm apart"
+        )
+    else:
+        return
+    raise SeriesRefused("INPUT_NOT_ACCEPTED", f"Model {spec.id} {spec.version} {wrong}.")
+
+
+def _cards(folders: Sequence[Path]) -> dict[str, Path]:
+    """Card files by model name; an earlier folder wins."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"There is no model {name!r}.{hint} Known models: {', '.join(known) or 'none'}."
+
+
+def _parse(path: Path, content: bytes) -> dict[str, object]:
+    try:
+        fields = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ModelError("MODEL_CARD_INVALID", f"{path}{line}: not YAML: {problem}") from error
+    if not isinstance(fields, dict):
+        raise ModelError("MODEL_CARD_INVALID", f"{path}: a model card is a mapping of fields")
+    return fields
+
+
+def _describe(path: Path, content: bytes, error: ValidationError) -> str:
+    """One part per wrong field: ``file:line: field: what is wrong``."""
+    root = yaml.compose(content, Loader=yaml.SafeLoader)
+    parts = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(step) for step in item["loc"]) or "card"
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{path}:{_line(root, item['loc'])}: {place}: {message}")
+    return "; ".join(parts)
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Line of the deepest node that the location reaches."""
+    line = node.start_mark.line + 1 if node else 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            child = next((pair for pair in node.value if pair[0].value == step), None)
+            if child is None:
+                break
+            line, node = child[0].start_mark.line + 1, child[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

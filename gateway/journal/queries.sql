@@ -1,0 +1,174 @@
+-- Every statement of the journal, by name. The loader is in statements.py.
+
+-- name: insert_event
+INSERT INTO event (at, subject, subject_id, name, from_state, to_state, reason, details)
+VALUES (:at, :subject, :subject_id, :name, :from_state, :to_state, :reason, :details);
+
+-- name: find_same_instance
+SELECT id FROM instance WHERE sop_instance_uid = :sop_instance_uid AND digest = :digest;
+
+-- name: count_copy
+UPDATE instance SET copies = copies + 1 WHERE id = :id;
+
+-- name: find_member_with_uid
+SELECT id, digest FROM instance WHERE sop_instance_uid = :sop_instance_uid AND role = 'member';
+
+-- name: newest_revision
+SELECT id, revision, state FROM series
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
+ORDER BY revision DESC LIMIT 1;
+
+-- name: open_revision
+INSERT INTO series (study_instance_uid, series_instance_uid, revision, state, source, instance_count,
+                    opened_at, last_instance_at)
+VALUES (:study_instance_uid, :series_instance_uid, :revision, 'receiving', :source,
+        (SELECT count(*) FROM instance WHERE study_instance_uid = :study_instance_uid
+         AND series_instance_uid = :series_instance_uid AND role = 'member'),
+        :at, :at);
+
+-- name: grow_series
+UPDATE series SET instance_count = instance_count + 1, last_instance_at = :at, source = :source WHERE id = :id;
+
+-- name: insert_instance
+INSERT INTO instance (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, study_instance_uid,
+                      series_instance_uid, first_revision, role, path, size_bytes, facts, source, received_at)
+VALUES (:sop_instance_uid, :digest, :sop_class_uid, :transfer_syntax_uid, :study_instance_uid,
+        :series_instance_uid, :first_revision, :role, :path, :size_bytes, :facts, :source, :received_at);
+
+-- name: receiving_series
+SELECT id, study_instance_uid, series_instance_uid, revision, source, instance_count, opened_at, last_instance_at
+FROM series WHERE state = 'receiving' ORDER BY id;
+
+-- name: members_of_series
+SELECT instance.sop_instance_uid, instance.digest, instance.sop_class_uid, instance.transfer_syntax_uid,
+       instance.path, instance.size_bytes, instance.facts
+FROM instance JOIN series USING (study_instance_uid, series_instance_uid)
+WHERE series.id = :series_id AND instance.role = 'member' AND instance.first_revision <= series.revision
+ORDER BY instance.id;
+
+-- name: lock_series_count
+SELECT 1 FROM series WHERE id = :id AND instance_count = :instance_count;
+
+-- name: record_decision
+UPDATE series SET evidence = :evidence, verdict = :verdict, decision = :decision, decided_at = :at WHERE id = :id;
+
+-- name: insert_job
+INSERT INTO job (series_id, model, card, destinations, state, not_before, created_at)
+VALUES (:series_id, :model, :card, :destinations, 'queued', :at, :at);
+
+-- name: next_queued_job
+SELECT id FROM job WHERE state = 'queued' AND not_before <= :at ORDER BY id LIMIT 1;
+
+-- name: take_lease
+UPDATE job SET attempts = attempts + 1, lease_id = :lease_id, lease_expires_at = :lease_expires_at WHERE id = :id;
+
+-- name: job_to_run
+SELECT job.id, job.series_id, job.model, job.card, job.destinations, job.attempts, job.interruptions, job.created_at,
+       series.study_instance_uid, series.series_instance_uid, series.revision
+FROM job JOIN series ON series.id = job.series_id WHERE job.id = :id;
+
+-- name: renew_lease
+UPDATE job SET lease_expires_at = :lease_expires_at WHERE id = :id AND lease_id = :lease_id AND state = 'running';
+
+-- name: job_under_lease
+SELECT 1 FROM job WHERE id = :id AND lease_id = :lease_id AND state = 'running';
+
+-- name: running_jobs
+SELECT id, lease_id, attempts, interruptions FROM job WHERE state = 'running';
+
+-- name: release_lease
+UPDATE job SET lease_id = NULL, lease_expires_at = NULL, not_before = :not_before,
+               failure_name = :failure_name, failure_reason = :failure_reason WHERE id = :id;
+
+-- name: refund_attempt
+UPDATE job SET attempts = attempts - 1, interruptions = interruptions + 1 WHERE id = :id;
+
+-- name: close_job
+UPDATE job SET lease_id = NULL, lease_expires_at = NULL, finished_at = :at, run = :run,
+               failure_name = :failure_name, failure_reason = :failure_reason WHERE id = :id;
+
+-- name: insert_result
+INSERT INTO result (job_id, kind, sop_class_uid, sop_instance_uid, series_instance_uid, transfer_syntax_uid,
+                    path, digest, size_bytes, created_at)
+VALUES (:job_id, :kind, :sop_class_uid, :sop_instance_uid, :series_instance_uid, :transfer_syntax_uid,
+        :path, :digest, :size_bytes, :at);
+
+-- name: insert_delivery
+INSERT INTO delivery (result_id, destination, state, next_attempt_at, created_at)
+VALUES (:result_id, :destination, 'pending', :at, :at);
+
+-- name: next_delivery
+SELECT id FROM delivery WHERE state = 'pending' AND destination = :destination AND next_attempt_at <= :at
+ORDER BY id LIMIT 1;
+
+-- name: count_attempt
+UPDATE delivery SET attempts = attempts + 1 WHERE id = :id;
+
+-- name: delivery_to_send
+SELECT delivery.id, delivery.destination, delivery.attempts, delivery.created_at, result.kind, result.sop_class_uid,
+       result.sop_instance_uid, result.transfer_syntax_uid, result.path, result.digest
+FROM delivery JOIN result ON result.id = delivery.result_id WHERE delivery.id = :id;
+
+-- name: sending_deliveries
+SELECT id FROM delivery WHERE state = 'sending';
+
+-- name: postpone_delivery
+UPDATE delivery SET next_attempt_at = :next_attempt_at, failure_name = :failure_name,
+                    failure_reason = :failure_reason WHERE id = :id;
+
+-- name: close_delivery
+UPDATE delivery SET finished_at = :at, failure_name = :failure_name, failure_reason = :failure_reason WHERE id = :id;
+
+-- name: is_own_result_series
+SELECT 1 FROM result WHERE series_instance_uid = :series_instance_uid LIMIT 1;
+
+-- name: known_instance_paths
+SELECT path FROM instance;
+
+-- name: known_result_paths
+SELECT path FROM result;
+
+-- name: series_counts
+SELECT state, count(*) AS n FROM series GROUP BY state;
+
+-- name: job_counts
+SELECT state, count(*) AS n FROM job GROUP BY state;
+
+-- name: delivery_counts
+SELECT state, count(*) AS n FROM delivery GROUP BY state;
+
+-- name: instance_count
+SELECT count(*) AS n FROM instance;
+
+-- name: list_series
+SELECT id, study_instance_uid, series_instance_uid, revision, state, source, instance_count, opened_at,
+       last_instance_at, decided_at, evidence, verdict, decision
+FROM series ORDER BY opened_at, id;
+
+-- name: first_facts_of_series
+SELECT facts FROM instance WHERE study_instance_uid = :study_instance_uid
+AND series_instance_uid = :series_instance_uid ORDER BY id LIMIT 1;
+
+-- name: conflicts_of_series
+SELECT sop_instance_uid, digest, received_at FROM instance WHERE study_instance_uid = :study_instance_uid
+AND series_instance_uid = :series_instance_uid AND role = 'conflict' ORDER BY id;
+
+-- name: jobs_of_series
+SELECT id, model, card, destinations, state, attempts, interruptions, created_at, finished_at,
+       failure_name, failure_reason, run FROM job WHERE series_id = :series_id ORDER BY id;
+
+-- name: results_of_job
+SELECT id, kind, sop_class_uid, sop_instance_uid, series_instance_uid, path, digest, size_bytes
+FROM result WHERE job_id = :job_id ORDER BY id;
+
+-- name: deliveries_of_result
+SELECT id, destination, state, attempts, next_attempt_at, finished_at, failure_name, failure_reason
+FROM delivery WHERE result_id = :result_id ORDER BY id;
+
+-- name: events_of
+SELECT at, subject, subject_id, name, from_state, to_state, reason, details FROM event
+WHERE subject = :subject AND subject_id = :subject_id ORDER BY id;
+
+-- name: refusals
+SELECT at, subject, subject_id, name, from_state, to_state, reason, details FROM event
+WHERE subject_id IS NULL ORDER BY id DESC LIMIT :limit;

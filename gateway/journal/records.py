@@ -1,0 +1,140 @@
+"""What goes into the journal and comes out of it, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from gateway.header import Facts, InstanceHeader
+
+Json = dict[str, Any]
+
+
+class Receipt(StrEnum):
+    """What became of an instance that was admitted. All of them are answered 0000."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True)
+class NewInstance:
+    """An instance whose file is durable in the spool."""
+
+    header: InstanceHeader
+    transfer_syntax_uid: str
+    digest: str
+    path: str
+    size_bytes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class ReceivingSeries:
+    """A series revision that may still grow."""
+
+    id: int
+    study_instance_uid: str
+    series_instance_uid: str
+    revision: int
+    source: str
+    instance_count: int
+    opened_at: float
+    last_instance_at: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """An instance of a series revision."""
+
+    sop_instance_uid: str
+    digest: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size_bytes: int
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A model run that a route asks for."""
+
+    model: str
+    card: str
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeriesDecision:
+    """Everything that was decided about a complete series, with its reasons, as records.
+
+    ``job`` is given exactly when a route matched and the geometry was accepted.
+    """
+
+    evidence: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    name: str
+    reason: str
+    job: NewJob | None
+    refused: bool
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """A job under a lease."""
+
+    id: int
+    lease_id: str
+    series_id: int
+    model: str
+    card: str
+    destinations: tuple[str, ...]
+    attempts: int
+    interruptions: int
+    created_at: float
+    study_instance_uid: str
+    series_instance_uid: str
+    revision: int
+
+
+@dataclass(frozen=True)
+class NewResult:
+    """An encoded result whose file is durable in the results folder."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ClaimedDelivery:
+    """A result that is being sent to one destination."""
+
+    id: int
+    destination: str
+    attempts: int
+    created_at: float
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something did not work: a stable name and a sentence."""
+
+    name: str
+    reason: str

@@ -1,0 +1,148 @@
+"""The settings: every one with its default, unit and bound. Frozen; read once at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.settings.units import parse_bytes, parse_duration_s, parse_fraction
+from gateway.uids import is_ae_title
+
+
+def _ae_title(text: str) -> str:
+    if not is_ae_title(text):
+        raise ValueError("an AE title has 1 to 16 printable characters and no backslash")
+    return text.strip()
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+Fraction = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown settings are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Listen(Section):
+    """Where a listener waits for peers. Port 0 takes a free one."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a DICOM node is there to be reached; the file may narrow it
+    port: Port
+
+
+class Dicom(Section):
+    """Our own application entity."""
+
+    ae_title: AETitle = "AIGW"
+    listen: Listen = Listen(port=11112)
+    unknown_callers: Literal["reject", "accept"] = "reject"
+    max_associations: int = Field(default=20, ge=1, le=1000)
+    max_pdu: Bytes = 131072
+    idle_timeout: Seconds = 60.0
+    storage_classes: tuple[str, ...] = ()
+    """Further storage SOP classes by UID or keyword; empty: every storage class of the standard."""
+
+
+class Peer(Section):
+    """A system that we talk to."""
+
+    ae_title: AETitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    roles: tuple[Literal["source", "destination", "query"], ...] = Field(min_length=1)
+
+
+class Admission(Section):
+    """What is taken in."""
+
+    max_instance_size: Bytes = 2 * 1024**3
+    refuse_when_disk_over: Fraction = 0.95
+    keep_free: Bytes = 512 * 1024**2
+    """Refuse (0xA700) when less than this is free on the disk of ``data_dir``, whichever comes first."""
+
+
+class Completion(Section):
+    """When a series is complete."""
+
+    quiet_for: Seconds = 30.0
+    at_most: Seconds = 15 * 60.0
+
+
+class ModelChoice(Section):
+    """A model that routes may name."""
+
+    card: str
+
+
+class RouteSettings(Section):
+    """One routing rule; ``when`` is parsed by gateway.routing."""
+
+    name: str
+    when: dict[str, object] = {}
+    model: str | None = None
+    send: tuple[str, ...] = ()
+    action: Literal["process", "ignore"] = "process"
+    reason: str = ""
+
+
+class Results(Section):
+    """What happens to results."""
+
+    status: Literal["live", "shadow"] = "shadow"
+    series_number_base: int = Field(default=9000, ge=1, le=2**31 - 100)
+
+
+class Delivery(Section):
+    """How long we try to deliver."""
+
+    first_retry: Seconds = 10.0
+    factor: float = Field(default=2.0, ge=1.0)
+    longest_wait: Seconds = 15 * 60.0
+    give_up_after: Seconds = 14 * 24 * 3600.0
+    refused_attempts: int = Field(default=5, ge=1)
+    """Attempts for an object that the destination itself refuses (0xA9xx, 0xCxxx)."""
+    timeout: Seconds = 60.0
+
+
+class Web(Section):
+    """Health and metrics."""
+
+    listen: Listen = Listen(host="127.0.0.1", port=8080)
+
+
+class Workers(Section):
+    """The worker process."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    max_attempts: int = Field(default=3, ge=1)
+    retry_after: Seconds = 10.0
+    job_timeout: Seconds = 30 * 60.0
+    heartbeat: Seconds = 2.0
+    lease: Seconds = 30.0
+
+
+class Settings(Section):
+    """The whole configuration file."""
+
+    version: Literal[1]
+    data_dir: Path
+    model_dirs: tuple[Path, ...] = ()
+    """Folders with model cards, searched before the cards that ship with the gateway."""
+    dicom: Dicom = Dicom()
+    peers: dict[str, Peer] = {}
+    admission: Admission = Admission()
+    completion: Completion = Completion()
+    models: dict[str, ModelChoice] = {}
+    routes: tuple[RouteSettings, ...] = ()
+    results: Results = Results()
+    delivery: Delivery = Delivery()
+    web: Web = Web()
+    workers: Workers = Workers()
+    drain_timeout: Seconds = 30.0

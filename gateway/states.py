@@ -1,0 +1,129 @@
+"""Every state machine of the gateway, as one transition table each.
+
+The journal moves a row only along an edge of these tables; docs/states.md is drawn from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from gateway.errors import IllegalTransition
+
+
+class SeriesState(StrEnum):
+    """A revision of a series. Late instances open a new revision; nothing is changed in place."""
+
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    ROUTED = "routed"
+    UNMATCHED = "unmatched"
+    REFUSED = "refused"
+
+
+class SeriesEvent(StrEnum):
+    """What can happen to a series revision."""
+
+    SETTLED = "settled"
+    ROUTE_MATCHED = "route_matched"
+    NO_ROUTE = "no_route"
+    GEOMETRY_REFUSED = "geometry_refused"
+
+
+class JobState(StrEnum):
+    """One model run on one series revision."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobEvent(StrEnum):
+    """What can happen to a job."""
+
+    CLAIMED = "claimed"
+    SUCCEEDED = "succeeded"
+    RETRYABLE_ERROR = "retryable_error"
+    LEASE_EXPIRED = "lease_expired"
+    INTERRUPTED = "interrupted"
+    GAVE_UP = "gave_up"
+
+
+class DeliveryState(StrEnum):
+    """One result for one destination."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    SENT = "sent"
+    DEAD = "dead"
+
+
+class DeliveryEvent(StrEnum):
+    """What can happen to a delivery."""
+
+    CLAIMED = "claimed"
+    STORED = "stored"
+    TRY_AGAIN = "try_again"
+    INTERRUPTED = "interrupted"
+    GAVE_UP = "gave_up"
+
+
+State = TypeVar("State", bound=StrEnum)
+Event = TypeVar("Event", bound=StrEnum)
+
+
+class Machine(Generic[State, Event]):
+    """A named transition table: ``(state, event) → state``."""
+
+    def __init__(self, name: str, initial: State, edges: Mapping[tuple[State, Event], State]) -> None:
+        self.name = name
+        self.initial = initial
+        self.edges = edges
+
+    def next(self, state: State, event: Event) -> State:
+        """The state after ``event``; raises IllegalTransition where the table has no edge."""
+        try:
+            return self.edges[state, event]
+        except KeyError:
+            raise IllegalTransition(
+                "ILLEGAL_TRANSITION", f"A {self.name} that is {state} cannot take the event {event}."
+            ) from None
+
+
+SERIES: Machine[SeriesState, SeriesEvent] = Machine(
+    "series",
+    SeriesState.RECEIVING,
+    {
+        (SeriesState.RECEIVING, SeriesEvent.SETTLED): SeriesState.COMPLETE,
+        (SeriesState.COMPLETE, SeriesEvent.ROUTE_MATCHED): SeriesState.ROUTED,
+        (SeriesState.COMPLETE, SeriesEvent.NO_ROUTE): SeriesState.UNMATCHED,
+        (SeriesState.COMPLETE, SeriesEvent.GEOMETRY_REFUSED): SeriesState.REFUSED,
+    },
+)
+
+JOB: Machine[JobState, JobEvent] = Machine(
+    "job",
+    JobState.QUEUED,
+    {
+        (JobState.QUEUED, JobEvent.CLAIMED): JobState.RUNNING,
+        (JobState.RUNNING, JobEvent.SUCCEEDED): JobState.DONE,
+        (JobState.RUNNING, JobEvent.RETRYABLE_ERROR): JobState.QUEUED,
+        (JobState.RUNNING, JobEvent.LEASE_EXPIRED): JobState.QUEUED,
+        (JobState.RUNNING, JobEvent.INTERRUPTED): JobState.QUEUED,
+        (JobState.RUNNING, JobEvent.GAVE_UP): JobState.FAILED,
+    },
+)
+
+DELIVERY: Machine[DeliveryState, DeliveryEvent] = Machine(
+    "delivery",
+    DeliveryState.PENDING,
+    {
+        (DeliveryState.PENDING, DeliveryEvent.CLAIMED): DeliveryState.SENDING,
+        (DeliveryState.SENDING, DeliveryEvent.STORED): DeliveryState.SENT,
+        (DeliveryState.SENDING, DeliveryEvent.TRY_AGAIN): DeliveryState.PENDING,
+        (DeliveryState.SENDING, DeliveryEvent.INTERRUPTED): DeliveryState.PENDING,
+        (DeliveryState.SENDING, DeliveryEvent.GAVE_UP): DeliveryState.DEAD,
+    },
+)
