@@ -1,0 +1,57 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_WORKERS ?= 2
+DATA ?= ../shared/data
+
+.PHONY: help setup setup-core test-tools demo test test-fast lint format soak dice docs clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Create .venv with everything (core, inference, development tools)
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup
+	scripts/setup $(PYTHON) $(VENV)
+	@touch $@
+
+setup-core:  ## Create .venv-core: receive, route, send and web only, without torch
+	scripts/setup $(PYTHON) .venv-core core
+
+test-tools:  ## Install the real peers and validators that the tests use (Debian packages)
+	scripts/install-test-tools
+
+demo: setup  ## Scanner, gateway and PACS on this machine: the whole job on the sample series
+	$(BIN)/aigw demo --out demo-out
+
+test: setup test-tools lint  ## All tests, with real peers
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadscope
+
+test-fast: setup  ## Unit and property tests only
+	$(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/unit tests/property
+
+lint: setup  ## Style, types, import layers, container files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	scripts/lint-docker $(BIN)
+
+format: setup  ## Put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: setup test-tools  ## The kill tests, many more times (about an hour)
+	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash --timeout 7200
+
+dice: setup  ## Measure ct-tissue against the reference labels in $(DATA)
+	$(BIN)/python benchmarks/dice_ct_tissue.py --data $(DATA)
+
+docs: setup  ## Write the generated documents again (states, settings schema)
+	$(BIN)/python scripts/generate_docs.py
+
+clean:  ## Remove what the targets above made
+	rm -rf $(VENV) .venv-core demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
