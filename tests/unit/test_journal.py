@@ -1,0 +1,192 @@
+"""The journal: every transition once, with a reason, and nothing moves twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import GatewayError, LostRace
+from gateway.header import InstanceHeader
+from gateway.journal import Journal, JournalReader
+from gateway.journal.connection import WriteConnection
+from gateway.journal.records import (
+    ClaimedJob,
+    Failure,
+    NewInstance,
+    NewJob,
+    NewResult,
+    Receipt,
+    SeriesDecision,
+)
+from gateway.journal.statements import read_sql
+from gateway.states import DELIVERY, JOB, SERIES, JobEvent
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    journal = Journal(path)
+    yield journal
+    journal.close()
+
+
+def instance(number: int, digest: str = "", series: str = "1.2.3") -> NewInstance:
+    header = InstanceHeader(
+        "1.2.840.10008.5.1.4.1.1.2", f"{series}.{number}", "1.2", series, {"Modality": ("CT",)}
+    )
+    name = digest or f"digest-{series}-{number}"
+    return NewInstance(header, "1.2.840.10008.1.2.1", name, f"objects/{name}.dcm", 100, "scanner")
+
+
+def decided(journal: Journal, *, job: bool = True, destinations: tuple[str, ...] = ("pacs",)) -> int | None:
+    (series,) = journal.receiving_series()
+    new_job = NewJob("tissue", "ct-tissue", destinations) if job else None
+    decision = SeriesDecision(
+        {"reason": "quiet"}, {"code": "ACCEPTED"}, {}, "ROUTED", "it matched", new_job, False
+    )
+    return journal.decide_series(series, decision, 20.0)
+
+
+def claimed(journal: Journal, at: float = 30.0) -> ClaimedJob:
+    job = journal.claim_job("lease-1", at + 10, at)
+    assert job is not None
+    return job
+
+
+def result(kind: str) -> NewResult:
+    return NewResult(
+        kind, "1.2.3", f"2.25.{ord(kind[1])}", "2.25.1", "1.2.840.10008.1.2.1", f"{kind}.dcm", "d", 1
+    )
+
+
+def test_the_schema_allows_exactly_the_states_of_the_tables() -> None:
+    checks = re.findall(r"state\s+TEXT NOT NULL CHECK \(state IN \(([^)]*)\)\)", read_sql("schema.sql"))
+    found = [set(re.findall(r"'(\w+)'", text)) for text in checks]
+    expected = [{str(s) for s in type(machine.initial)} for machine in (SERIES, JOB, DELIVERY)]
+    assert found == expected
+
+
+def test_the_same_bytes_again_are_counted_and_change_nothing(journal: Journal) -> None:
+    assert journal.record_instance(instance(1), 1.0) is Receipt.STORED
+    assert journal.record_instance(instance(1), 2.0) is Receipt.DUPLICATE
+    (series,) = journal.receiving_series()
+    assert (series.instance_count, series.last_instance_at) == (1, 1.0)
+
+
+def test_other_bytes_under_the_same_uid_are_kept_but_the_first_is_used(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    assert journal.record_instance(instance(1, "other"), 2.0) is Receipt.CONFLICT
+    (series,) = journal.receiving_series()
+    assert [m.digest for m in journal.members(series.id)] == ["digest-1.2.3-1"]
+    assert journal.known_paths()[0] == {"objects/digest-1.2.3-1.dcm", "objects/other.dcm"}
+
+
+def test_a_late_instance_opens_a_revision_that_holds_all_instances(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal)
+    journal.record_instance(instance(2), 25.0)
+    (series,) = journal.receiving_series()
+    assert (series.revision, series.instance_count) == (2, 2)
+    assert len(journal.members(series.id)) == 2
+
+
+def test_a_decision_on_a_series_that_grew_meanwhile_is_refused(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    (stale,) = journal.receiving_series()
+    journal.record_instance(instance(2), 2.0)
+    decision = SeriesDecision({}, {}, {}, "X", "x", None, False)
+    with pytest.raises(LostRace):
+        journal.decide_series(stale, decision, 3.0)
+    assert len(journal.receiving_series()) == 1
+
+
+def test_results_and_outbox_rows_appear_together_with_done(journal: Journal, path: Path) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, destinations=("pacs", "vna"))
+    job = claimed(journal)
+    assert journal.claim_delivery("pacs", 99.0) is None
+    journal.finish_job(job, [result("seg"), result("sr")], {"ok": True}, 40.0)
+    first = journal.claim_delivery("pacs", 40.0)
+    assert first is not None
+    assert (first.kind, first.attempts) == ("seg", 1)
+    journal.delivery_sent(first, "0000", 41.0)
+    with pytest.raises(LostRace):
+        journal.delivery_sent(first, "0000", 42.0)
+    assert journal.counts()["delivery"] == {"pending": 3, "sent": 1}
+    reader = JournalReader(path)
+    story = reader.series_details(reader.series()[0])
+    reader.close()
+    assert [e["name"] for e in story["events"]] == ["opened", "settled", "route_matched"]
+    assert [e["name"] for e in story["jobs"][0]["events"]] == ["created", "claimed", "succeeded"]
+
+
+def test_shadow_results_are_kept_and_sent_nowhere(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, destinations=())
+    journal.finish_job(claimed(journal), [result("seg")], {}, 40.0)
+    assert journal.counts()["delivery"] == {}
+
+
+def test_a_lost_lease_cannot_finish_the_job(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal)
+    job = claimed(journal)
+    journal.requeue_job(job, JobEvent.LEASE_EXPIRED, Failure("WORKER_DIED", "signal 9"), 31.0, 31.0)
+    with pytest.raises(LostRace):
+        journal.finish_job(job, [result("seg")], {}, 40.0)
+    again = journal.claim_job("lease-2", 99.0, 31.0)
+    assert again is not None
+    assert again.attempts == 2
+
+
+def test_a_restart_gives_the_attempt_back_and_takes_up_what_was_under_way(path: Path) -> None:
+    journal = Journal(path)
+    journal.record_instance(instance(1), 1.0)
+    decided(journal)
+    claimed(journal)
+    journal.close()
+
+    journal = Journal(path)
+    assert journal.recover(50.0) == (1, 0)
+    job = claimed(journal, 51.0)
+    assert (job.attempts, job.interruptions) == (1, 1)
+    journal.finish_job(job, [result("seg")], {}, 52.0)
+    assert journal.claim_delivery("pacs", 53.0) is not None
+    journal.close()
+
+    journal = Journal(path)
+    assert journal.recover(60.0) == (0, 1)
+    assert journal.claim_delivery("pacs", 61.0) is not None
+    journal.close()
+
+
+def test_a_failed_job_keeps_its_reason(journal: Journal, path: Path) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal)
+    journal.fail_job(claimed(journal), Failure("PIXEL_DATA_TOO_SHORT", "10 of 20 bytes"), 40.0)
+    reader = JournalReader(path)
+    (job,) = reader.series_details(reader.series()[0])["jobs"]
+    reader.close()
+    assert (job["state"], job["failure_name"]) == ("failed", "PIXEL_DATA_TOO_SHORT")
+
+
+def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
+    connection = WriteConnection(path)
+    connection._connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(GatewayError, match="JOURNAL_TOO_NEW"):
+        Journal(path)
+
+
+def test_the_journal_is_durable_at_commit(path: Path) -> None:
+    connection = WriteConnection(path)
+    assert connection._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert connection._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    connection.close()
