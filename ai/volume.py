@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from ai.geometry import Note, SliceHeader, VolumeGeometry
+from ai.errors import NotAVolumeError
+from ai.geometry import NotAVolume, Note, VolumeGeometry, assess
+from ai.instances import Instance, find_series, read_instances, slice_header
+from ai.pixels import modality_values, read_pixels
+from ai.uids import derived_uid
+
+__all__ = ["ImageSeries", "LabelArray", "Volume", "find_series", "read_series", "slice_header"]
 
 LabelArray = npt.NDArray[np.uint8]
+_INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,9 @@ class Volume:
     Attributes
     ----------
     voxels
-        float32 or int16 array ``(slices, rows, columns)`` in ``unit`` (HU for CT).
+        int16 where that is exact, else float32; ``(slices, rows, columns)`` in ``unit``.
+    unit
+        ``HU`` for CT, else empty.
     """
 
     voxels: npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -40,8 +50,10 @@ class ImageSeries:
         Headers without pixel data, in the slice order of ``volume``; identity attributes that
         results need (Frame of Reference UID, Patient ID …) are completed in these copies.
     input_digest
-        SHA-256 hex over the sorted ``SOP Instance UID + digest of the stored bytes`` lines:
-        the identity of the input set (house rule 3).
+        SHA-256 hex over the sorted lines ``SOP Instance UID`` + space + digest of the data set:
+        the identity of the input set.
+    notes
+        What had to be derived or left out.
     """
 
     datasets: tuple[Dataset, ...]
@@ -50,16 +62,58 @@ class ImageSeries:
     notes: tuple[Note, ...] = ()
 
 
-def slice_header(dataset: Dataset) -> SliceHeader:
-    """Read the geometry facts of one instance; malformed values count as absent."""
-    raise NotImplementedError
-
-
-def find_series(folder: Path) -> dict[str, list[Path]]:
-    """Group the DICOM files below a folder by Series Instance UID."""
-    raise NotImplementedError
-
-
 def read_series(files: Sequence[Path]) -> ImageSeries:
-    """Read, check and decode one series."""
-    raise NotImplementedError
+    """Read, check and decode one series; at most one decoded slice is held beside the volume.
+
+    Raises SeriesRefused (see :mod:`ai.instances`, :mod:`ai.pixels`) or NotAVolumeError.
+    """
+    instances, notes = read_instances(files)
+    geometry = assess([slice_header(instance.header) for instance in instances])
+    if isinstance(geometry, NotAVolume):
+        raise NotAVolumeError(geometry)
+    by_uid = {instance.sop_instance_uid: instance for instance in instances}
+    ordered = [by_uid[uid] for uid in geometry.sop_instance_uids]
+    frame_of_reference_uid = _frame_of_reference(ordered, geometry)
+    unit = "HU" if ordered[0].header.get("Modality") == "CT" else ""
+    geometry = replace(
+        geometry, frame_of_reference_uid=frame_of_reference_uid, notes=(*geometry.notes, *notes)
+    )
+    return ImageSeries(
+        datasets=tuple(instance.header for instance in ordered),
+        volume=Volume(_decode(ordered, geometry.shape), geometry, unit),
+        input_digest=_input_digest(instances),
+        notes=geometry.notes,
+    )
+
+
+def _frame_of_reference(ordered: Sequence[Instance], geometry: VolumeGeometry) -> str:
+    """The series' Frame of Reference UID, or one derived from the series' UID; set in every header."""
+    derived = derived_uid("frame-of-reference", str(ordered[0].header.SeriesInstanceUID))
+    uid = geometry.frame_of_reference_uid or derived
+    for instance in ordered:
+        instance.header.FrameOfReferenceUID = uid
+    return uid
+
+
+def _input_digest(instances: Sequence[Instance]) -> str:
+    lines = sorted(f"{instance.sop_instance_uid} {instance.digest}\n" for instance in instances)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _decode(
+    ordered: Sequence[Instance], shape: tuple[int, int, int]
+) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
+    """Slices in order, int16 as long as every value is a whole number that fits."""
+    voxels: npt.NDArray[np.int16] | npt.NDArray[np.float32] = np.empty(shape, dtype=np.int16)
+    for index, instance in enumerate(ordered):
+        stored, dataset = read_pixels(instance.path)
+        values = modality_values(stored, dataset)
+        if voxels.dtype == np.int16 and not _fits_int16(values):
+            voxels = voxels.astype(np.float32)
+        voxels[index] = values
+    return voxels
+
+
+def _fits_int16(values: npt.NDArray[np.float32]) -> bool:
+    whole = np.array_equal(values, np.rint(values))
+    return bool(whole and values.min() >= _INT16.min and values.max() <= _INT16.max)

@@ -1,0 +1,121 @@
+"""Pixels of one instance in modality units: checked, decoded, masked, rescaled."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from ai.errors import SeriesRefused
+
+AIR_HU = -1024
+_MOST_PIXELS = 1 << 28  # of one image; 16384 × 16384
+
+Image = npt.NDArray[np.float32]
+
+
+def read_pixels(path: Path) -> tuple[npt.NDArray[np.int64], Dataset]:
+    """Decode the stored values of one single-frame image, int64 ``(rows, columns)``, and its data set.
+
+    Bits beyond Bits Stored are cut off (PS3.5 8.1.1).
+
+    Raises
+    ------
+    SeriesRefused
+        UNSUPPORTED_PIXELS, PIXELS_TOO_LARGE, PIXEL_DATA_MISSING, PIXEL_DATA_TOO_SHORT,
+        CANNOT_DECODE.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(path)
+    except Exception as error:
+        raise SeriesRefused(
+            "TRUNCATED_FILE", f"{path.name} ends early or is damaged ({type(error).__name__})."
+        ) from error
+    _check(dataset, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stored = dataset.pixel_array
+    except Exception as error:  # decoders raise many types
+        syntax = dataset.file_meta.TransferSyntaxUID.name
+        raise SeriesRefused(
+            "CANNOT_DECODE",
+            f"The pixel data of {path.name} ({syntax}) cannot be decoded: {type(error).__name__}.",
+        ) from error
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        wanted = f"{dataset.Rows} × {dataset.Columns}"
+        raise SeriesRefused(
+            "CANNOT_DECODE", f"{path.name} decodes to {stored.shape} instead of {wanted} pixels."
+        )
+    return _used_bits(stored.astype(np.int64), dataset), dataset
+
+
+def _check(dataset: Dataset, path: Path) -> None:
+    samples, bits = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
+    if samples != 1 or bits not in (8, 16, 32):
+        raise SeriesRefused(
+            "UNSUPPORTED_PIXELS",
+            f"{path.name} has {samples} samples per pixel of {bits} bits; one of 8, 16 or 32 bits is needed.",
+        )
+    pixels = int(dataset.Rows) * int(dataset.Columns)
+    if pixels > _MOST_PIXELS:
+        raise SeriesRefused(
+            "PIXELS_TOO_LARGE", f"{path.name} claims {dataset.Rows} × {dataset.Columns} pixels."
+        )
+    data: Any = dataset.get("PixelData")
+    if not data:
+        raise SeriesRefused("PIXEL_DATA_MISSING", f"{path.name} has no pixel data.")
+    needed = pixels * bits // 8
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed and len(data) < needed:
+        raise SeriesRefused(
+            "PIXEL_DATA_TOO_SHORT",
+            f"{path.name} has {len(data)} bytes of pixel data; {dataset.Rows} × {dataset.Columns} pixels of "
+            f"{bits} bits need {needed}.",
+        )
+
+
+def _used_bits(stored: npt.NDArray[np.int64], dataset: Dataset) -> npt.NDArray[np.int64]:
+    bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    stored &= (1 << bits) - 1
+    if dataset.get("PixelRepresentation"):
+        stored -= (stored & (1 << (bits - 1))) << 1  # two's complement
+    return stored
+
+
+def modality_values(stored: npt.NDArray[np.int64], dataset: Dataset) -> Image:
+    """Rescaled values, float32 ``(rows, columns)``; padding becomes air (CT) or the lowest real value.
+
+    MONOCHROME1 is not inverted: that is presentation, not a measurement (PS3.3 C.7.6.3.1.2).
+    """
+    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+    values = (stored * slope + intercept).astype(np.float32)
+    padding = _padding(stored, dataset)
+    if padding is not None and padding.any() and not padding.all():
+        lowest = values[~padding].min()
+        values[padding] = min(AIR_HU, lowest) if dataset.get("Modality") == "CT" else lowest
+    return values
+
+
+def _number(dataset: Dataset, keyword: str, default: float) -> float:
+    try:
+        value = float(dataset.get(keyword, default))
+    except (TypeError, ValueError):
+        return default
+    return value if np.isfinite(value) else default
+
+
+def _padding(stored: npt.NDArray[np.int64], dataset: Dataset) -> npt.NDArray[np.bool_] | None:
+    """Pixels from Pixel Padding Value to Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2)."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit", value)
+    low, high = sorted((int(value), int(limit)))
+    return (stored >= low) & (stored <= high)
