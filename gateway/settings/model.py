@@ -5,9 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+)
 
-from gateway.settings.units import parse_bytes, parse_duration_s, parse_fraction
+from gateway.settings.units import (
+    DURATION_UNITS,
+    SIZE_UNITS,
+    parse_bytes,
+    parse_duration_s,
+    parse_fraction,
+    text_schema,
+)
 from gateway.uids import is_ae_title
 
 
@@ -18,16 +33,28 @@ def _ae_title(text: str) -> str:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
-Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
-Fraction = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+Seconds = Annotated[
+    float, BeforeValidator(parse_duration_s), Field(ge=0), WithJsonSchema(text_schema(DURATION_UNITS))
+]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0), WithJsonSchema(text_schema(SIZE_UNITS))]
+Fraction = Annotated[
+    float, BeforeValidator(parse_fraction), Field(ge=0, le=1), WithJsonSchema(text_schema({"%": 0.01}))
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown settings are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: object) -> object:
+        """No setting is a boolean, and pydantic would read ``true`` as the number 1."""
+        if isinstance(value, bool):
+            raise ValueError("true and false are no values of this setting; text goes in quotes")
+        return value
 
 
 class Listen(Section):

@@ -1,0 +1,74 @@
+"""What the verbs share: exit codes, the option ``--config``, output for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from gateway.errors import ConfigurationError
+    from gateway.settings import Settings
+
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARTLY = 3
+EXIT_PEER = 4
+EXIT_NOT_FOUND = 5
+EXIT_STATE = 6
+EXIT_CONFIGURATION = 78
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file (YAML).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for programs.")]
+
+
+def load(config: Path) -> Settings:
+    """Settings of a configuration file, with every model's card checked.
+
+    Raises ConfigurationError, which :func:`gateway.cli.app.run` shows and answers with exit 78.
+    """
+    from ai.model import find_card
+    from gateway.settings import load_settings
+
+    return load_settings(config, os.environ, find_card)
+
+
+def print_problems(error: ConfigurationError) -> None:
+    """Every problem of a configuration on stderr, and how many there are."""
+    count = len(error.problems)
+    for problem in error.problems:
+        sys.stderr.write(f"{problem}\n")
+    sys.stderr.write(f"{count} problem{'' if count == 1 else 's'}. Nothing was changed.\n")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def console() -> Console:
+    """Stdout for people: colours and the terminal's width on a terminal, wide plain text elsewhere."""
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+
+
+def fail(name: str, reason: str, code: int) -> NoReturn:
+    """Say on stderr what is wrong, by name and in a sentence, and leave."""
+    sys.stderr.write(f"{name}: {reason}\n")
+    raise typer.Exit(code)
+
+
+def clock_text(at_s: float | None) -> str:
+    """``2026-11-21 07:41:10Z`` from seconds since 1970."""
+    return "-" if at_s is None else datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

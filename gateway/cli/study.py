@@ -1,0 +1,147 @@
+"""``aigw study``: what arrived, what was decided and why, what was sent. Reads the journal, never writes."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOT_FOUND,
+    EXIT_USAGE,
+    ConfigOption,
+    JsonOption,
+    console,
+    fail,
+    load,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.journal import JournalReader
+
+Record = dict[str, Any]
+UidArgument = Annotated[str, typer.Argument(help="Study or Series Instance UID, or any unique ending of it.")]
+LimitOption = Annotated[int, typer.Option(help="Show at most this many, the newest.", min=1)]
+
+study = typer.Typer(help="What arrived, what was decided and why, what was sent.", no_args_is_help=True)
+
+
+@study.callback()
+def _study() -> None:
+    """What arrived, what was decided and why, what was sent."""
+
+
+@study.command("list")
+def list_series(config: ConfigOption, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """One line for each series (and revision of it) that arrived.
+
+    With --json: {"series": [...]}, each with study_instance_uid, series_instance_uid, revision,
+    modality, description, instances, source, state, decision, results, deliveries, opened_at.
+    """
+    from gateway.cli.study_view import print_list, story, summary
+
+    with _journal(config) as reader:
+        rows = [summary(story(reader, record)) for record in reader.series()[-limit:]]
+    if as_json:
+        print_json({"series": rows})
+    else:
+        print_list(rows, console())
+
+
+@study.command()
+def show(uid: UidArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
+    """The state of a study or series: verdict, job, results with their UIDs, deliveries.
+
+    With --json: the same object as explain.
+    """
+    from gateway.cli.study_view import print_state
+
+    stories = _find(config, uid)
+    if as_json:
+        print_json({"series": stories})
+        return
+    for each in stories:
+        print_state(each, console())
+
+
+@study.command()
+def explain(
+    config: ConfigOption,
+    uid: Annotated[str, typer.Argument(help="As for show; without it, what was refused lately.")] = "",
+    refusals: Annotated[bool, typer.Option(help="Associations and instances refused lately.")] = False,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a series did or did not get a result: every decision in order, from its record.
+
+    With --json: {"series": [...]}, each with the columns of list and evidence, verdict, decision
+    (routes with every condition: wanted, seen, matched), conflicts, jobs (attempts, failure, results
+    with deliveries), events. With --refusals: {"refusals": [...]} with at, subject, name, reason, details.
+    """
+    from gateway.cli.study_view import print_refusals, print_story
+
+    if uid and not refusals:
+        stories = _find(config, uid)
+        if as_json:
+            print_json({"series": stories})
+            return
+        for each in stories:
+            print_story(each, console())
+        return
+    with _journal(config) as reader:
+        found = [r for r in reader.refusals(limit) if r["subject"] in ("association", "instance")]
+    if as_json:
+        print_json({"refusals": found})
+    else:
+        print_refusals(found, console())
+
+
+@contextmanager
+def _journal(config: Path) -> Iterator[JournalReader]:
+    """The journal of a configuration, read-only; works beside a running gateway."""
+    from gateway.journal import JournalReader
+
+    path = load(config).data_dir / "journal.db"
+    if not path.is_file():
+        reason = f"There is no journal at {path}: the gateway has not run with this configuration yet."
+        fail("NO_JOURNAL", reason, EXIT_NOT_FOUND)
+    try:
+        reader = JournalReader(path)
+        try:
+            yield reader
+        finally:
+            reader.close()
+    except sqlite3.Error as error:
+        fail("JOURNAL_UNREADABLE", f"{path} cannot be read: {error}.", EXIT_FAILED)
+
+
+def _find(config: Path, uid: str) -> list[Record]:
+    """The stories of the study or series that a UID, or the ending of one, names."""
+    from gateway.cli.study_view import story
+
+    with _journal(config) as reader:
+        records = reader.series()
+        level, named = _resolve(records, uid.lstrip("…."))
+        return [story(reader, record) for record in records if record[level] == named]
+
+
+def _resolve(records: list[Record], ending: str) -> tuple[str, str]:
+    """Column and UID that an ending names; leaves the program if there is none or more than one."""
+    levels = ("study_instance_uid", "series_instance_uid")
+    all_uids = {(level, str(record[level])) for record in records for level in levels}
+    exact = {each for each in all_uids if each[1] == ending}
+    found = sorted(exact or {each for each in all_uids if each[1].endswith(ending)})
+    if not found:
+        fail("NOT_FOUND", f"No study or series has a UID that ends in {ending!r}.", EXIT_NOT_FOUND)
+    if len(found) > 1:
+        sys.stderr.writelines(f"  {level.partition('_')[0]:<7} {uid}\n" for level, uid in found[:20])
+        fail("AMBIGUOUS", f"{len(found)} UIDs end in {ending!r}; give more of one of them.", EXIT_USAGE)
+    return found[0]

@@ -1,0 +1,206 @@
+"""How a series' story looks to a person and to a program; from records, nothing is recomputed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.cli.common import clock_text
+
+if TYPE_CHECKING:
+    from gateway.journal import JournalReader
+
+Record = dict[str, Any]
+_ENDING = 8
+
+
+def story(reader: JournalReader, record: Record) -> Record:
+    """Everything that the journal knows of one series revision, with the header facts people look for."""
+    details = reader.series_details(record)
+    facts = details.pop("facts")
+    decision = details["decision"] or {}
+    return {
+        "study_instance_uid": details["study_instance_uid"],
+        "series_instance_uid": details["series_instance_uid"],
+        "revision": details["revision"],
+        "modality": _first(facts, "Modality"),
+        "description": _first(facts, "SeriesDescription"),
+        "instances": details["instance_count"],
+        "source": details["source"],
+        "state": details["state"],
+        "name": decision.get("name"),
+        "reason": decision.get("reason"),
+        **{key: details[key] for key in ("opened_at", "last_instance_at", "decided_at")},
+        **{key: details[key] for key in ("evidence", "verdict", "decision")},
+        **{key: details[key] for key in ("conflicts", "jobs", "events")},
+    }
+
+
+def summary(each: Record) -> Record:
+    """The line that ``list`` shows of a story."""
+    results = [result for job in each["jobs"] for result in job["results"]]
+    deliveries = Counter(d["state"] for result in results for d in result["deliveries"])
+    keys = ("study_instance_uid", "series_instance_uid", "revision", "modality", "description", "instances")
+    return {
+        **{key: each[key] for key in (*keys, "source", "state")},
+        "decision": each["name"],
+        "job": each["jobs"][-1]["state"] if each["jobs"] else None,
+        "results": [result["kind"] for result in results],
+        "deliveries": dict(deliveries),
+        "opened_at": each["opened_at"],
+    }
+
+
+def print_list(rows: Sequence[Record], out: Console) -> None:
+    """A table, one row for each series revision."""
+    if not rows:
+        out.print("Nothing has arrived yet.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("STUDY", "SERIES", "MOD", "DESCRIPTION", "FROM"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("N", justify="right")
+    for heading in ("STATE", "DECISION", "JOB", "RESULTS", "DELIVERY", "ARRIVED"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        revision = f" r{row['revision']}" if row["revision"] > 1 else ""
+        table.add_row(
+            _ending(row["study_instance_uid"]),
+            _ending(row["series_instance_uid"]) + revision,
+            _printable(row["modality"] or "-"),
+            _printable(row["description"] or "-")[:32],
+            row["source"],
+            str(row["instances"]),
+            row["state"],
+            row["decision"] or "-",
+            row["job"] or "-",
+            ", ".join(row["results"]) or "-",
+            ", ".join(f"{count} {state}" for state, count in row["deliveries"].items()) or "-",
+            clock_text(row["opened_at"]),
+        )
+    out.print(table)
+
+
+def print_state(each: Record, out: Console) -> None:
+    """Where a series stands: the outcome of every step, without the reasons on the way."""
+    _heading(each, out)
+    _line(out, "state", each["state"])
+    _line(out, "decision", f"{each['name']}: {each['reason']}" if each["name"] else "not decided yet")
+    if each["verdict"]:
+        _line(out, "geometry", f"{each['verdict']['code']}: {each['verdict']['reason']}")
+    for job in each["jobs"]:
+        _line(out, f"job {job['id']}", _job(job))
+        for result in job["results"]:
+            _line(out, result["kind"], f"SOP Instance {result['sop_instance_uid']}")
+            _line(out, "", f"series {result['series_instance_uid']}")
+            for delivery in result["deliveries"]:
+                _line(out, "", _delivery(delivery))
+    out.print()
+
+
+def print_story(each: Record, out: Console) -> None:
+    """Every decision in order, with what it was based on."""
+    _heading(each, out)
+    arrived = f"{clock_text(each['opened_at'])} to {clock_text(each['last_instance_at'])}"
+    _line(out, "arrived", f"{each['instances']} instances from {each['source']}, {arrived}")
+    for event in each["events"]:
+        if event["name"] in ("opened", "DUPLICATE_SOP_INSTANCE"):
+            _line(out, "", f"{clock_text(event['at'])} {event['reason']}")
+    if each["decided_at"] is None:
+        _line(out, "complete", "not yet: instances may still arrive")
+        out.print()
+        return
+    _line(out, "complete", f"{clock_text(each['decided_at'])} {each['evidence']['reason']}")
+    verdict = each["verdict"]
+    _line(out, "geometry", f"{verdict['code']}: {verdict['reason']}")
+    for note in verdict["notes"]:
+        _line(out, "", f"{note['code']}: {note['text']}")
+    _print_routes(each["decision"]["routes"], out)
+    _line(out, "decision", f"{each['name']}: {each['reason']}")
+    for job in each["jobs"]:
+        _print_job(job, out)
+    out.print()
+
+
+def print_refusals(refusals: Sequence[Record], out: Console) -> None:
+    """What was not taken in, newest first."""
+    if not refusals:
+        out.print("No association and no instance was refused.")
+    for each in refusals:
+        text = f"{clock_text(each['at'])}  {each['subject']:<11}  {each['name']}: {each['reason']}"
+        out.print(_printable(text), soft_wrap=True)
+
+
+def _print_routes(routes: Sequence[Record], out: Console) -> None:
+    label = "routes"
+    for route in routes:
+        outcome = "matched" if route["matched"] else "not matched"
+        _line(out, label, f"{route['name']}: {outcome}" + ("" if route["conditions"] else " (no conditions)"))
+        label = ""
+        for condition in route["conditions"]:
+            wanted = f"{condition['condition']} {condition['wanted']}"
+            verdict = "ok    " if condition["matched"] else "FAILED"
+            _line(out, "", f"  {verdict}  {wanted:<36}  seen: {condition['seen']}")
+
+
+def _print_job(job: Record, out: Console) -> None:
+    _line(out, f"job {job['id']}", _job(job))
+    for event in job["events"]:
+        _line(out, "", f"{clock_text(event['at'])} {event['name']}: {event['reason']}")
+    for result in job["results"]:
+        identity = f"SOP Instance {result['sop_instance_uid']}, series {result['series_instance_uid']}"
+        _line(out, result["kind"], identity)
+        for delivery in result["deliveries"]:
+            _line(out, "", _delivery(delivery))
+            for event in delivery["events"]:
+                _line(out, "", f"  {clock_text(event['at'])} {event['name']}: {event['reason']}")
+    if job["state"] == "done" and not job["destinations"]:
+        _line(out, "delivery", "none: results are kept here (shadow mode, or a route without destination)")
+
+
+def _job(job: Record) -> str:
+    attempts = f"{job['attempts']} attempt{'' if job['attempts'] == 1 else 's'}"
+    interruptions = f", {job['interruptions']} interrupted by restarts" if job["interruptions"] else ""
+    failure = f"; {job['failure_name']}: {job['failure_reason']}" if job["failure_name"] else ""
+    text = f"model {job['model']} (card {job['card']}): {job['state']}, {attempts}{interruptions}{failure}"
+    return text
+
+
+def _delivery(delivery: Record) -> str:
+    attempts = f"{delivery['attempts']} attempt{'' if delivery['attempts'] == 1 else 's'}"
+    text = f"to {delivery['destination']}: {delivery['state']}, {attempts}"
+    if delivery["state"] == "pending" and delivery["attempts"]:
+        text += f", next at {clock_text(delivery['next_attempt_at'])}"
+    if delivery["failure_name"]:
+        text += f"; {delivery['failure_name']}: {delivery['failure_reason']}"
+    return text
+
+
+def _heading(each: Record, out: Console) -> None:
+    described = " ".join(text for text in (each["modality"], each["description"]) if text)
+    revision = f"  revision {each['revision']}" if each["revision"] > 1 else ""
+    text = f"Series {each['series_instance_uid']}  {described}{revision}"
+    out.print(_printable(text), style="bold")
+    _line(out, "study", each["study_instance_uid"])
+
+
+def _line(out: Console, label: str, text: str) -> None:
+    out.print(f"  {label:<10} {_printable(text)}", soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Header text may hold escape sequences; a terminal must not obey them."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _ending(uid: str) -> str:
+    return uid if len(uid) <= _ENDING + 1 else f"…{uid[-_ENDING:]}"
+
+
+def _first(facts: Record, keyword: str) -> str | None:
+    value = facts.get(keyword)
+    return "\\".join(value) if value else None

@@ -1,0 +1,124 @@
+"""Checks between settings: names that must exist, rules that can never match, bounds that collide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.routing import ConditionError, parse_condition
+from gateway.settings.document import Document
+from gateway.settings.model import RouteSettings, Settings
+from gateway.settings.problems import did_you_mean
+from gateway.uids import is_uid
+
+Check = Callable[[Settings, Document], None]
+
+
+def _is_broken(document: Document, section: str) -> bool:
+    """True if a section has problems of its own, so that names missing in it prove nothing."""
+    return any(location[:1] == (section,) for location in document.broken)
+
+
+def check_routes(settings: Settings, document: Document) -> None:
+    """Names are unique, conditions can be understood, and every route can be reached."""
+    seen: dict[str, int] = {}
+    catch_all: str | None = None
+    for index, route in enumerate(settings.routes):
+        here = ("routes", index)
+        if route.name in seen:
+            line = document.mark(("routes", seen[route.name], "name"))[0]
+            document.add((*here, "name"), f'another route is named "{route.name}" (line {line})')
+        seen.setdefault(route.name, index)
+        if catch_all is not None:
+            line = document.mark(("routes", seen[catch_all]))[0]
+            message = f'can never match: route "{catch_all}" (line {line}) comes first and takes every series'
+            document.add((*here, "name"), message)
+        elif not route.when and (*here, "when") not in document.broken:
+            catch_all = route.name
+        for name, value in route.when.items():
+            if (*here, "when", name) in document.broken:
+                continue
+            try:
+                parse_condition(name, value)
+            except ConditionError as error:
+                document.add((*here, "when", *error.at), error.message)
+
+
+def check_actions(settings: Settings, document: Document) -> None:
+    """A processing route names a model and destinations that exist; an ignoring one names neither."""
+    for index, route in enumerate(settings.routes):
+        here = ("routes", index)
+        if route.action == "ignore":
+            for setting in ("model", "send"):
+                if getattr(route, setting):
+                    document.add((*here, setting), "a route with action: ignore runs nothing; remove this")
+            continue
+        if route.model is None and (*here, "model") not in document.broken:
+            document.add(here, f'route "{route.name}" needs a model, or action: ignore')
+        elif route.model and route.model not in settings.models and not _is_broken(document, "models"):
+            hint = did_you_mean(route.model, settings.models)
+            document.add((*here, "model"), f'unknown model "{route.model}"{hint}')
+        _check_destinations(settings, document, index, route)
+
+
+def _check_destinations(settings: Settings, document: Document, index: int, route: RouteSettings) -> None:
+    if _is_broken(document, "peers"):
+        return
+    for position, name in enumerate(route.send):
+        here = ("routes", index, "send", position)
+        peer = settings.peers.get(name)
+        if peer is None:
+            document.add(here, f'unknown peer "{name}"{did_you_mean(name, settings.peers)}')
+        elif "destination" not in peer.roles:
+            line = document.mark(("peers", name))[0]
+            document.add(here, f'peer "{name}" (line {line}) does not have the role destination')
+        if name in route.send[:position]:
+            document.add(here, f'peer "{name}" is named twice')
+
+
+def check_peers(settings: Settings, document: Document) -> None:
+    """A peer that we call needs a port; two sources must be told apart by AE title or address."""
+    callers: dict[tuple[str, str], str] = {}
+    for name, peer in settings.peers.items():
+        here = ("peers", name)
+        called = [role for role in peer.roles if role != "source"]
+        if called and peer.port is None and (*here, "port") not in document.broken:
+            document.add(here, f"a {called[0]} needs ae_title, host and port; port is missing")
+        if "source" in peer.roles:
+            other = callers.setdefault((peer.ae_title, peer.host), name)
+            if other != name:
+                message = f'cannot be told from source "{other}": same AE title and host; give one both roles'
+                document.add(here, message)
+
+
+def check_bounds(settings: Settings, document: Document) -> None:
+    """Settings that only make sense together."""
+    completion, workers, delivery = settings.completion, settings.workers, settings.delivery
+    if completion.quiet_for > completion.at_most and not _is_broken(document, "completion"):
+        document.add(("completion", "quiet_for"), f"is longer than at_most ({completion.at_most:g} s)")
+    if workers.heartbeat * 2 > workers.lease and not _is_broken(document, "workers"):
+        document.add(("workers", "heartbeat"), f"must fit twice into lease ({workers.lease:g} s)")
+    if delivery.first_retry > delivery.longest_wait and not _is_broken(document, "delivery"):
+        message = f"is longer than longest_wait ({delivery.longest_wait:g} s)"
+        document.add(("delivery", "first_retry"), message)
+    taken = settings.dicom.listen.port
+    listeners_are_broken = _is_broken(document, "dicom") or _is_broken(document, "web")
+    if taken == settings.web.listen.port != 0 and not listeners_are_broken:
+        document.add(("web", "listen", "port"), f"port {taken} is already taken by dicom.listen")
+
+
+def check_storage_classes(settings: Settings, document: Document) -> None:
+    """Storage classes are UIDs, or keywords that the dictionary knows."""
+    for index, text in enumerate(settings.dicom.storage_classes):
+        if not is_uid(text) and not _is_sop_class_keyword(text):
+            here = ("dicom", "storage_classes", index)
+            document.add(here, f'"{text}" is neither a UID nor the keyword of a SOP class')
+
+
+def _is_sop_class_keyword(text: str) -> bool:
+    from pydicom import uid  # slow to import, seldom needed
+
+    found = getattr(uid, text, None)
+    return isinstance(found, uid.UID) and found.type == "SOP Class"
+
+
+CHECKS: tuple[Check, ...] = (check_routes, check_actions, check_peers, check_bounds, check_storage_classes)

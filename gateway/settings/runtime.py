@@ -1,0 +1,32 @@
+"""Settings to the narrow values that the rooms below receive."""
+
+from __future__ import annotations
+
+from gateway.completion import CompletionRules
+from gateway.routing import Route, parse_condition
+from gateway.settings.model import Settings
+
+
+def completion_rules(settings: Settings) -> CompletionRules:
+    """When a series is complete."""
+    return CompletionRules(settings.completion.quiet_for, settings.completion.at_most)
+
+
+def routes(settings: Settings) -> tuple[Route, ...]:
+    """The routing rules, in order."""
+    return tuple(
+        Route(
+            name=route.name,
+            conditions=tuple(c for name, value in route.when.items() for c in parse_condition(name, value)),
+            model=route.model,
+            send=route.send,
+            action=route.action,
+            reason=route.reason,
+        )
+        for route in settings.routes
+    )
+
+
+def cards(settings: Settings) -> dict[str, str]:
+    """Model name to card name."""
+    return {name: choice.card for name, choice in settings.models.items()}

@@ -1,0 +1,278 @@
+"""``aigw study``: the whole story of a series, told from the records that were made at the time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.cli.app import run
+from gateway.completion import CompletionRules
+from gateway.header import InstanceHeader
+from gateway.journal import Journal
+from gateway.journal.records import Failure, NewInstance, NewResult
+from gateway.routing import Route, parse_condition
+from gateway.states import JobEvent
+from gateway.sweep import Sweeper, SweepRules
+
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+CT_SERIES = "1.2.826.0.1.111.4711"
+SCOUT_SERIES = "1.2.826.0.1.111.4822"
+STUDY = "1.2.826.0.1.100.9001"
+CONFIG = """\
+version: 1
+data_dir: {folder}
+"""
+
+
+class StandingClock:
+    """A clock that a test sets."""
+
+    at_s = 1_790_000_000.0
+
+    def now_s(self) -> float:
+        return self.at_s
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+
+class Site:
+    """A gateway's data folder, with a journal that the tests fill through its real methods."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "gw.yaml"
+        self.config.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+        self.journal = Journal(folder / "journal.db")
+        self.clock = StandingClock()
+        conditions = (*parse_condition("Modality", "CT"), *parse_condition("instances", {"at_least": 10}))
+        routes = (
+            Route("ct-volumes", conditions, model="tissue", send=("pacs",)),
+            Route("everything-else", action="ignore", reason="No model for this kind of series"),
+        )
+        rules = SweepRules(CompletionRules(30.0, 900.0), routes, {"tissue": "ct-tissue"}, live=True)
+        log = structlog.get_logger()
+        self.sweeper = Sweeper(self.journal, lambda _source: 0, rules, self.clock, log)
+
+    def receive(self, series: str, count: int, description: str = "Thorax 2.5") -> None:
+        for n in range(count):
+            facts = {
+                "Modality": ("CT",),
+                "SeriesDescription": (description,),
+                "Rows": ("64",),
+                "Columns": ("48",),
+                "ImagePositionPatient": ("0", "0", str(n * 2.5)),
+                "ImageOrientationPatient": ("1", "0", "0", "0", "1", "0"),
+                "PixelSpacing": ("0.7", "0.9"),
+                "FrameOfReferenceUID": ("1.2.9",),
+            }
+            header = InstanceHeader(CT_STORAGE, f"{series}.{n}", STUDY, series, facts)
+            name = f"{series}.{n}"
+            self.journal.record_instance(
+                NewInstance(header, EXPLICIT, name, f"{name}.dcm", 100, "ct1"), self.clock.now_s()
+            )
+
+    def decide(self) -> None:
+        self.clock.at_s += 31.0
+        self.sweeper.sweep_once()
+
+    def run_job(self) -> None:
+        """One failed attempt, then a result, then one failed delivery."""
+        now = self.clock.now_s()
+        job = self.journal.claim_job("lease-1", now + 60, now)
+        assert job is not None
+        failure = Failure("WORKER_LOST", "The worker ended without an answer.")
+        self.journal.requeue_job(job, JobEvent.RETRYABLE_ERROR, failure, now, now)
+        job = self.journal.claim_job("lease-2", now + 60, now)
+        assert job is not None
+        seg = NewResult("seg", "1.2.840.10008.5.1.4.1.1.66.4", "2.25.77", "2.25.88", EXPLICIT, "p", "d", 9)
+        self.journal.finish_job(job, [seg], {}, now)
+        delivery = self.journal.claim_delivery("pacs", now)
+        assert delivery is not None
+        failure = Failure("PEER_UNREACHABLE", "pacs does not answer at 127.0.0.1:4242.")
+        self.journal.delivery_postponed(delivery, failure, now + 10, now)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.journal.close()
+
+
+@pytest.fixture
+def aigw(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()  # the sweeper's log
+        given: Sequence[str] = ["study", *arguments, "--config", str(site.config)]
+        with pytest.raises(SystemExit) as caught:
+            run(given)
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+Aigw = Callable[..., tuple[int, str, str]]
+
+
+def _filled(site: Site) -> None:
+    site.receive(SCOUT_SERIES, 2, "Topogram 0.6")
+    site.receive(CT_SERIES, 12)
+    site.decide()
+    site.run_job()
+
+
+def _explained(aigw: Aigw, uid: str) -> list[dict[str, Any]]:
+    code, out, _ = aigw("explain", uid, "--json")
+    assert code == 0
+    stories: list[dict[str, Any]] = json.loads(out)["series"]
+    return stories
+
+
+def test_the_list_has_one_row_for_each_series(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    code, out, _ = aigw("list")
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith("…")]
+    assert len(rows) == 2
+    assert all(word in rows[0] for word in ("…111.4822", "Topogram 0.6", "ct1", "unmatched", "ROUTE_IGNORES"))
+    assert all(word in rows[1] for word in ("…111.4711", "12", "routed", "done", "seg", "1 pending"))
+
+
+def test_the_list_is_one_object_for_programs(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    code, out, _ = aigw("list", "--json")
+    rows = json.loads(out)["series"]
+    assert code == 0
+    assert [row["series_instance_uid"] for row in rows] == [SCOUT_SERIES, CT_SERIES]
+    assert rows[1]["deliveries"] == {"pending": 1}
+    assert rows[1]["results"] == ["seg"]
+    assert rows[0]["results"] == []
+
+
+def test_explain_tells_why_a_series_was_not_processed(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    code, out, _ = aigw("explain", "4822")
+    assert code == 0
+    assert "2 instances from ct1" in out
+    assert "2 instances; quiet for 31.0 s, no open association from ct1." in out
+    assert "ct-volumes: not matched" in out
+    assert "ok      Modality is CT" in out
+    assert "FAILED  instances at least 10" in out
+    assert "seen: 2" in out
+    assert "everything-else: matched (no conditions)" in out
+    assert "No model for this kind of series" in out
+    assert "Nearest miss: route ct-volumes, 1 of 2 conditions failed" in out
+
+
+def test_explain_tells_attempts_results_and_deliveries_in_order(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    code, out, _ = aigw("explain", CT_SERIES)
+    assert code == 0
+    steps = [
+        "arrived",
+        "complete",
+        "ACCEPTED: One regular volume: 12 slices",
+        "ct-volumes: matched",
+        "ROUTE_MATCHED: Route ct-volumes: run model tissue, send results to pacs.",
+        "model tissue (card ct-tissue): done, 2 attempts",
+        "WORKER_LOST: The worker ended without an answer.",
+        "SOP Instance 2.25.77, series 2.25.88",
+        "to pacs: pending, 1 attempt, next at",
+        "PEER_UNREACHABLE: pacs does not answer at 127.0.0.1:4242.",
+    ]
+    places = [out.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_explain_gives_the_same_records_to_programs(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    (story,) = _explained(aigw, "4711")
+    assert story["verdict"]["shape"] == [12, 64, 48]
+    assert story["decision"]["routes"][0]["conditions"][1]["seen"] == "12"
+    assert story["jobs"][0]["results"][0]["deliveries"][0]["failure_name"] == "PEER_UNREACHABLE"
+
+
+def test_explain_of_a_study_tells_all_of_its_series(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    assert [s["series_instance_uid"] for s in _explained(aigw, STUDY)] == [SCOUT_SERIES, CT_SERIES]
+
+
+def test_a_series_that_is_still_receiving_says_so(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 3)
+    code, out, _ = aigw("explain", CT_SERIES)
+    assert code == 0
+    assert "not yet: instances may still arrive" in out
+    assert "not decided yet" in aigw("show", CT_SERIES)[1]
+
+
+def test_a_conflicting_duplicate_is_part_of_the_story(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12)
+    header = InstanceHeader(CT_STORAGE, f"{CT_SERIES}.3", STUDY, CT_SERIES, {})
+    other = NewInstance(header, EXPLICIT, "other-bytes", "other.dcm", 100, "ct1")
+    site.journal.record_instance(other, site.clock.now_s())
+    site.decide()
+    assert f"SOP Instance {CT_SERIES}.3 arrived again with other bytes" in aigw("explain", "4711")[1]
+    (story,) = _explained(aigw, "4711")
+    assert story["conflicts"][0]["digest"] == "other-bytes"
+
+
+def test_show_gives_the_state_and_the_identity_of_the_results(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    code, out, _ = aigw("show", "4711")
+    assert code == 0
+    assert "SOP Instance 2.25.77" in out
+    assert "series 2.25.88" in out
+    assert "WORKER_LOST: " not in out
+
+
+def test_refusals_are_explained_without_a_uid(site: Site, aigw: Aigw) -> None:
+    reason = "'STRANGER' at 10.0.0.9 is not a configured peer."
+    site.journal.record("association", "CALLING_AE_TITLE_NOT_RECOGNISED", reason, site.clock.now_s())
+    site.journal.record("gateway", "started", "The gateway started.", site.clock.now_s())
+    code, out, _ = aigw("explain")
+    assert code == 0
+    assert out.count("\n") == 1
+    assert f"association  CALLING_AE_TITLE_NOT_RECOGNISED: {reason}" in out
+    _, out, _ = aigw("explain", "--refusals", "--json")
+    assert [r["name"] for r in json.loads(out)["refusals"]] == ["CALLING_AE_TITLE_NOT_RECOGNISED"]
+
+
+def test_an_unknown_uid_exits_5_and_an_ambiguous_one_lists_the_candidates(site: Site, aigw: Aigw) -> None:
+    site.receive("1.2.3.17", 1)
+    site.receive("1.2.4.17", 1)
+    code, _, err = aigw("show", "999")
+    assert code == 5
+    assert "NOT_FOUND: No study or series has a UID that ends in '999'." in err
+    code, _, err = aigw("show", "17")
+    assert code == 2
+    assert "AMBIGUOUS: 2 UIDs end in '17'" in err
+    assert "series  1.2.3.17" in err
+    assert "series  1.2.4.17" in err
+    assert aigw("show", "3.17")[0] == 0
+
+
+def test_without_a_journal_it_is_said_that_the_gateway_has_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "gw.yaml"
+    config.write_text(CONFIG.format(folder=tmp_path / "nothing"), encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        run(["study", "list", "--config", str(config)])
+    assert caught.value.code == 5
+    assert "NO_JOURNAL: There is no journal at" in capsys.readouterr().err
+
+
+def test_escape_sequences_of_a_header_do_not_reach_the_terminal(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12, "Thorax\x1b[2J[bold]x")
+    site.decide()
+    for verb in (("list",), ("show", "4711"), ("explain", "4711")):
+        _, out, _ = aigw(*verb)
+        assert "\x1b" not in out
+        assert "Thorax�[2J[bold]x" in out
