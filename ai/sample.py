@@ -70,7 +70,7 @@ def write_sample_series(
     the same study. Another seed gives another study.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    matrix = np.eye(4)
+    matrix = np.diag([0.0, 0.0, 0.0, 1.0])
     for index_axis, (lps_axis, step) in enumerate(zip((2, 1, 0), spacing_mm, strict=True)):
         matrix[lps_axis, index_axis] = step
         matrix[lps_axis, 3] = -step * (shape[index_axis] - 1) / 2.0

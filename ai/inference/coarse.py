@@ -18,6 +18,10 @@ from scipy import ndimage
 Mask = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
+IN_PLANE = np.zeros((3, 3, 3), np.bool_)
+"""Structuring element: face neighbours in the axial plane."""
+IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
+
 _SLAB_VOXELS = 8_000_000
 
 
@@ -34,28 +38,24 @@ class Grid:
         """Volume of one coarse voxel, millilitres."""
         return float(np.prod(self.spacing_mm)) / 1000.0
 
-    def dilate(self, mask: Mask, radius_mm: float) -> Mask:
+    def dilate(self, mask: Mask, radius_mm: float, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
         """Dilate by a box of the given half width; an axis with larger voxels is left alone."""
-        grown = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device, torch.float32)[None, None]
-        for axis, step in enumerate(self.spacing_mm):
-            reach = round(radius_mm / step)
-            if reach:
-                size, pad = [1, 1, 1], [0, 0, 0]
-                size[axis], pad[axis] = 2 * reach + 1, reach
-                grown = _long_max_pool(grown, size, pad)
-        return np.asarray((grown[0, 0] > 0).cpu().numpy(), np.bool_)
+        grown = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device)
+        for axis in axes:
+            grown = _dilate_along(grown, axis, round(radius_mm / self.spacing_mm[axis]))
+        return np.asarray(grown.cpu().numpy(), np.bool_)
 
-    def erode(self, mask: Mask, radius_mm: float) -> Mask:
+    def erode(self, mask: Mask, radius_mm: float, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
         """Erode by a box; what lies beyond the scan counts as inside, so that a cut organ keeps its end."""
-        return ~self.dilate(~mask, radius_mm)
+        return ~self.dilate(~mask, radius_mm, axes)
 
-    def open(self, mask: Mask, radius_mm: float) -> Mask:
+    def open(self, mask: Mask, radius_mm: float, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
         """Remove what is thinner than twice the radius."""
-        return self.dilate(self.erode(mask, radius_mm), radius_mm)
+        return self.dilate(self.erode(mask, radius_mm, axes), radius_mm, axes)
 
-    def close(self, mask: Mask, radius_mm: float) -> Mask:
+    def close(self, mask: Mask, radius_mm: float, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
         """Fill gaps narrower than twice the radius."""
-        return self.erode(self.dilate(mask, radius_mm), radius_mm)
+        return self.erode(self.dilate(mask, radius_mm, axes), radius_mm, axes)
 
 
 def make_grid(spacing_mm: Spacing, target_mm: float, device: str) -> Grid:
@@ -99,5 +99,11 @@ def touching(labels: npt.NDArray[np.int32], seeds: Mask, minimum_seeds: int = 1)
     return np.asarray(keep[labels], np.bool_)
 
 
-def _long_max_pool(image: torch.Tensor, size: list[int], pad: list[int]) -> torch.Tensor:
-    return F.max_pool3d(image, size, stride=1, padding=pad)
+def _dilate_along(mask: torch.Tensor, axis: int, reach: int) -> torch.Tensor:
+    grown = mask.clone()
+    length = mask.shape[axis]
+    for step in range(1, min(reach, length - 1) + 1):
+        kept = length - step
+        grown.narrow(axis, step, kept).logical_or_(mask.narrow(axis, 0, kept))
+        grown.narrow(axis, 0, kept).logical_or_(mask.narrow(axis, step, kept))
+    return grown

@@ -86,7 +86,9 @@ def _continues(above: _Lumen, below: _Lumen, grid: Grid) -> bool:
     return above.z - 1 == below.z and bool(distance <= _STEP_BETWEEN_SLICES_MM)
 
 
-def _round_lumina(z: int, air: npt.NDArray[np.bool_], body: npt.NDArray[np.bool_], grid: Grid) -> list[_Lumen]:
+def _round_lumina(
+    z: int, air: npt.NDArray[np.bool_], body: npt.NDArray[np.bool_], grid: Grid
+) -> list[_Lumen]:
     inside = air & body
     if not inside.any():
         return []

@@ -1,0 +1,1 @@
+"""Pieces that models are made of: grids, morphology, anatomy on coarse grids, fine boundaries."""

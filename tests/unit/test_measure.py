@@ -1,0 +1,61 @@
+"""Measurements on a label map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ai.geometry import VolumeGeometry
+from ai.measure import dice, measure
+from ai.model import Structure
+from ai.volume import Volume
+
+STRUCTURES = [Structure(number=n, key="bone", label=f"structure {n}") for n in (1, 2, 3)]
+
+
+def volume(voxels: np.ndarray) -> Volume:
+    affine = np.diag([2.5, 0.8, 0.5, 1.0])
+    shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
+    return Volume(voxels, VolumeGeometry(affine, shape, (), None))
+
+
+def test_volume_and_statistics_equal_those_of_numpy() -> None:
+    random = np.random.default_rng(7)
+    voxels = random.integers(-1000, 3000, (7, 9, 11)).astype(np.int16)
+    labels = random.integers(0, 3, voxels.shape).astype(np.uint8)
+    for result in measure(volume(voxels), labels, STRUCTURES[:2]):
+        inside = voxels[labels == result.structure.number].astype(np.float64)
+        assert result.voxel_count == inside.size
+        assert result.volume_ml == pytest.approx(inside.size * 2.5 * 0.8 * 0.5 / 1000)
+        assert result.intensity is not None
+        assert result.intensity.mean == pytest.approx(inside.mean())
+        assert result.intensity.sd == pytest.approx(inside.std())
+        assert (result.intensity.minimum, result.intensity.maximum) == (inside.min(), inside.max())
+
+
+def test_a_structure_that_was_not_found_is_listed_with_zero_volume_and_no_intensity() -> None:
+    labels = np.zeros((2, 3, 4), np.uint8)
+    results = measure(volume(np.zeros((2, 3, 4), np.int16)), labels, STRUCTURES)
+    assert [result.structure.number for result in results] == [1, 2, 3]
+    assert all(not result.found and result.volume_ml == 0 and result.intensity is None for result in results)
+
+
+def test_a_large_offset_costs_no_precision() -> None:
+    voxels = np.full((50, 4, 4), 30000, np.float32)
+    voxels[::2] += 1
+    result = measure(volume(voxels), np.ones(voxels.shape, np.uint8), STRUCTURES[:1])[0]
+    assert result.intensity is not None
+    assert result.intensity.sd == pytest.approx(0.5, abs=1e-12)
+
+
+def test_a_label_map_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="the label map is"):
+        measure(volume(np.zeros((2, 3, 4), np.int16)), np.zeros((2, 4, 3), np.uint8), STRUCTURES)
+
+
+def test_dice_of_equal_disjoint_half_overlapping_and_empty_masks() -> None:
+    a = np.array([True, True, False, False])
+    assert dice(a, a) == 1.0
+    assert dice(a, ~a) == 0.0
+    assert dice(a, np.array([False, True, True, False])) == 0.5
+    assert dice(a & ~a, a & ~a) == 1.0

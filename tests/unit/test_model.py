@@ -1,0 +1,143 @@
+"""Model cards: reading, checking, finding."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ai.errors import ModelError, SeriesRefused, UnknownModel
+from ai.geometry import VolumeGeometry
+from ai.model import check_input, find_card, load_card, shipped_card_folder
+
+SHIPPED = shipped_card_folder() / "ct-tissue.yaml"
+
+
+def changed_card(tmp_path: Path, **changes: object) -> Path:
+    fields = yaml.safe_load(SHIPPED.read_text(encoding="utf-8")) | changes
+    path = tmp_path / "ct-tissue.yaml"
+    path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def geometry(slices: int, spacing_mm: float) -> VolumeGeometry:
+    return VolumeGeometry(np.diag([spacing_mm, 1.0, 1.0, 1.0]), (slices, 8, 8), (), None)
+
+
+def test_the_shipped_card_reads_and_carries_the_digest_of_its_bytes() -> None:
+    spec = find_card("ct-tissue")
+    assert spec.digest == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    assert [structure.label for structure in spec.structures] == [
+        "Body",
+        "Left lung",
+        "Right lung",
+        "Bone",
+        "Metal implant",
+    ]
+    assert spec.parameters["metal_threshold_hu"] == 3000
+    assert "Not for diagnosis" in spec.intended_use
+
+
+def test_a_changed_threshold_changes_the_digest(tmp_path: Path) -> None:
+    assert load_card(changed_card(tmp_path, version="1.0.1")).digest != find_card("ct-tissue").digest
+
+
+def test_a_wrong_field_is_named_with_file_and_line(tmp_path: Path) -> None:
+    path = changed_card(tmp_path, licence={"spdx": "MIT", "commercial": "perhaps"})
+    line = path.read_text(encoding="utf-8").splitlines().index("  commercial: perhaps") + 1
+    with pytest.raises(ModelError, match="MODEL_CARD_INVALID") as refused:
+        load_card(path)
+    assert f"ct-tissue.yaml:{line}: licence.commercial:" in refused.value.reason
+
+
+def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="treshold: Extra inputs are not permitted"):
+        load_card(changed_card(tmp_path, treshold=1))
+
+
+def test_structure_numbers_must_run_from_one_without_gaps(tmp_path: Path) -> None:
+    structures = [
+        {"number": 1, "key": "body", "label": "Body"},
+        {"number": 3, "key": "bone", "label": "Bone"},
+    ]
+    with pytest.raises(ModelError, match=r"numbered \[1, 3\]"):
+        load_card(changed_card(tmp_path, structures=structures))
+
+
+def test_a_structure_that_cannot_be_coded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="STRUCTURE_NOT_CODED"):
+        load_card(changed_card(tmp_path, structures=[{"number": 1, "key": "spleen", "label": "Spleen"}]))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [("id: [", "not YAML"), ("- a\n- b\n", "is a mapping"), ("", "is a mapping"), ("digest: x\n", "digest")],
+)
+def test_what_is_no_card_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=complaint) as refused:
+        load_card(path)
+    assert refused.value.code == "MODEL_CARD_INVALID"
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_card(tmp_path / "absent.yaml")
+
+
+def test_an_unknown_model_is_named_with_the_closest_one() -> None:
+    with pytest.raises(UnknownModel) as refused:
+        find_card("ct-tisue")
+    assert refused.value.code == "UNKNOWN_MODEL"
+    assert "Did you mean ct-tissue?" in refused.value.reason
+
+
+@pytest.mark.parametrize("name", ["../models/ct-tissue", "/etc/passwd", "", "CT-TISSUE"])
+def test_a_model_name_is_never_a_path(name: str) -> None:
+    with pytest.raises(UnknownModel):
+        find_card(name)
+
+
+def test_a_card_in_a_given_folder_goes_before_the_shipped_one(tmp_path: Path) -> None:
+    changed_card(tmp_path, version="9.9")
+    assert find_card("ct-tissue", [tmp_path]).version == "9.9"
+
+
+def test_a_card_whose_id_is_not_its_file_name_is_refused(tmp_path: Path) -> None:
+    changed_card(tmp_path).rename(tmp_path / "other.yaml")
+    with pytest.raises(ModelError, match="the file is named 'other'"):
+        find_card("other", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("modality", "slices", "spacing_mm", "says"),
+    [
+        ("MR", 20, 2.0, "takes CT, and the series is MR"),
+        ("CT", 1, 2.0, "needs at least 2 slices, and the series has 1"),
+        ("CT", 20, 12.5, "at most 10 mm apart, and those of the series are 12.50 mm apart"),
+    ],
+)
+def test_input_outside_the_card_is_refused_with_the_numbers(
+    modality: str, slices: int, spacing_mm: float, says: str
+) -> None:
+    with pytest.raises(SeriesRefused) as refused:
+        check_input(find_card("ct-tissue"), modality, geometry(slices, spacing_mm))
+    assert refused.value.code == "INPUT_NOT_ACCEPTED"
+    assert says in refused.value.reason
+
+
+def test_input_at_the_limits_of_the_card_is_accepted() -> None:
+    check_input(find_card("ct-tissue"), "CT", geometry(2, 10.0))
+
+
+def test_reading_a_card_does_not_import_torch() -> None:
+    code = "import sys, ai.model, ai.measure, ai.compare, ai.loaders; ai.model.find_card('ct-tissue'); "
+    code += "sys.exit('torch' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
