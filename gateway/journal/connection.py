@@ -63,10 +63,11 @@ class WriteConnection:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Transaction(self._connection, self._statements)
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # after a full disk SQLite has rolled back itself
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def query(self, statement: str, values: Values | None = None) -> list[sqlite3.Row]:
         """All rows of a named query."""

@@ -371,9 +371,13 @@ class Journal:
         return instances, results
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """Rows by state, for health and metrics: ``{"series": {...}, "job": {...}, "delivery": {...}}``."""
+        """Rows by state, for health and metrics: ``{"series": {...}, "job": {...}, "delivery": {...}}``.
+
+        Instances have no states: ``{"instance": {"stored": n}}``.
+        """
         tables = ("series", "job", "delivery")
-        return {t: {r["state"]: r["n"] for r in self._connection.query(f"{t}_counts")} for t in tables}
+        counts = {t: {r["state"]: r["n"] for r in self._connection.query(f"{t}_counts")} for t in tables}
+        return {**counts, "instance": {"stored": self._connection.query("instance_count")[0]["n"]}}
 
 
 def _failure(failure: Failure) -> dict[str, str | None]:
