@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
@@ -31,6 +32,7 @@ _EMPTY_IF_ABSENT = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
+_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR
 _SAID_IF_ABSENT = ("PatientID", "SeriesNumber")
 
 
@@ -55,22 +57,41 @@ class Instance:
 def find_series(folder: Path) -> dict[str, list[Path]]:
     """Group the DICOM files below a folder by Series Instance UID (``""`` where it is empty).
 
-    Files that are not DICOM are passed over; a folder without any DICOM file is refused with
-    NOT_DICOM.
+    Files that are not DICOM, hidden files and DICOMDIRs are passed over. Raises SeriesRefused:
+    NOT_DICOM for a folder without any DICOM file, EMPTY_FILE and TRUNCATED_FILE for one that is
+    damaged, so that a hole in the series is not blamed on the scanner.
     """
     found: dict[str, list[Path]] = {}
     others = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        except (InvalidDicomError, EOFError, OSError):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        series = _series_of(path)
+        if series is None:
             others += 1
-            continue
-        if str(header.file_meta.get("MediaStorageSOPClassUID", "")) != "1.2.840.10008.1.3.10":  # DICOMDIR
-            found.setdefault(str(header.get("SeriesInstanceUID") or ""), []).append(path)
+        else:
+            found.setdefault(series, []).append(path)
     if not found:
         raise SeriesRefused("NOT_DICOM", f"None of the {others} files in {folder.name}/ is a DICOM file.")
     return found
+
+
+def _series_of(path: Path) -> str | None:
+    """Series Instance UID of a file; None if it is no instance."""
+    if path.stat().st_size == 0:
+        raise SeriesRefused("EMPTY_FILE", f"{path.name} has 0 bytes.")
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except InvalidDicomError:
+        return None
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == _MEDIA_STORAGE_DIRECTORY:
+        return None
+    return str(header.get("SeriesInstanceUID") or "")
+
+
+def _damaged(path: Path, error: Exception) -> SeriesRefused:
+    reason = f"The header of {path.name} ends early or is damaged ({type(error).__name__})."
+    return SeriesRefused("TRUNCATED_FILE", reason)
 
 
 def read_instances(files: Sequence[Path]) -> tuple[list[Instance], tuple[Note, ...]]:
@@ -103,13 +124,20 @@ def _read(path: Path) -> Instance:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a malformed value is judged where it is used
             header = dcmread(io.BytesIO(content), stop_before_pixels=True)
+            header.buffer = None  # else every header keeps its whole file in memory
     except InvalidDicomError:
         raise SeriesRefused("NOT_DICOM", f"{path.name} is not a DICOM file.") from None
     except Exception as error:
-        raise SeriesRefused(
-            "TRUNCATED_FILE", f"The header of {path.name} ends early or is damaged ({type(error).__name__})."
-        ) from error
+        raise _damaged(path, error) from error
+    if _is_cut(header):
+        raise _damaged(path, EOFError())
     return Instance(path, header, hashlib.sha256(_data_set(content)).hexdigest())
+
+
+def _is_cut(header: Dataset) -> bool:
+    """True if a value is shorter than its length says; pydicom reads such a file without a word."""
+    raw = (element for element in header.values() if isinstance(element, RawDataElement))
+    return any(e.value is not None and e.length != 0xFFFFFFFF and len(e.value) < e.length for e in raw)
 
 
 def _data_set(content: bytes) -> memoryview:

@@ -64,6 +64,12 @@ def _check(dataset: Dataset, path: Path) -> None:
             "UNSUPPORTED_PIXELS",
             f"{path.name} has {samples} samples per pixel of {bits} bits; one of 8, 16 or 32 bits is needed.",
         )
+    photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise SeriesRefused(
+            "UNSUPPORTED_PIXELS",
+            f"{path.name} is {photometric}; only MONOCHROME1 and MONOCHROME2 are measurable.",
+        )
     pixels = int(dataset.Rows) * int(dataset.Columns)
     if pixels > _MOST_PIXELS:
         raise SeriesRefused(
@@ -117,5 +123,15 @@ def _padding(stored: npt.NDArray[np.int64], dataset: Dataset) -> npt.NDArray[np.
     if value is None:
         return None
     limit = dataset.get("PixelPaddingRangeLimit", value)
-    low, high = sorted((int(value), int(limit)))
+    try:
+        low, high = sorted((_as_stored(int(value), dataset), _as_stored(int(limit), dataset)))
+    except (TypeError, ValueError):  # malformed: nothing is known to be padding
+        return None
     return (stored >= low) & (stored <= high)
+
+
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """A padding value in the sign of the pixels: some write it as US beside signed pixels, or as SS."""
+    bits = int(dataset.BitsAllocated)
+    value &= (1 << bits) - 1
+    return value - ((value >> (bits - 1)) << bits) if dataset.get("PixelRepresentation") else value

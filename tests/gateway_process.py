@@ -24,7 +24,7 @@ dicom:
 peers:
   scanner: {ae_title: SCANNER, host: 127.0.0.1, roles: [source]}
   pacs: {ae_title: ORTHANC, host: 127.0.0.1, port: "${GW_PACS_PORT}", roles: [source, destination]}
-completion: {quiet_for: 500ms, at_most: 1m}
+completion: {quiet_for: 1500ms, at_most: 1m}
 models:
   tissue: {card: ct-tissue}
 routes:

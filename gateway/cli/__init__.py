@@ -1,0 +1,1 @@
+"""The command ``aigw``: one small file per noun. Results on stdout, logs and problems on stderr."""

@@ -1,0 +1,47 @@
+"""Runs the web application in a thread, on a socket that was bound before."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+from starlette.applications import Starlette
+
+
+class WebServer:
+    """Binds at once (OSError if it cannot); answers between ``start`` and ``stop``."""
+
+    def __init__(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def alive(self) -> bool:
+        """False when the server has ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, app: Starlette) -> None:
+        """Start to answer."""
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", server_header=False, workers=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="web", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Finish the requests under way and close the socket."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=timeout_s)
+        self._socket.close()

@@ -1,0 +1,90 @@
+"""Health and metrics over a real socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.journal import Journal
+from gateway.web.app import Check, make_app
+from gateway.web.metrics import Metrics
+from gateway.web.server import WebServer
+
+
+@pytest.fixture
+def checks() -> dict[str, Check]:
+    return {"receiver": Check(True, "listening"), "worker": Check(True, "cpu")}
+
+
+@pytest.fixture
+def port(tmp_path: Path, checks: dict[str, Check]) -> Iterator[int]:
+    journal = Journal(tmp_path / "journal.db")
+    metrics = Metrics(journal.counts, lambda: checks["worker"].ok, lambda: 2, tmp_path, "0.1.0")
+    server = WebServer("127.0.0.1", 0)
+    server.start(make_app(lambda: checks, metrics.text, "127.0.0.1"))
+    yield server.port
+    server.stop()
+    assert not server.alive
+    journal.close()
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path, headers={"Host": host})
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response.status, body
+
+
+def test_live_is_always_200(port: int) -> None:
+    assert get(port, "/health/live") == (200, '{"status":"alive"}')
+
+
+def test_ready_tells_which_check_fails_and_why(port: int, checks: dict[str, Check]) -> None:
+    status, body = get(port, "/health/ready")
+    assert (status, json.loads(body)["status"]) == (200, "ready")
+    checks["worker"] = Check(False, "the worker is loading its models")
+    status, body = get(port, "/health/ready")
+    assert status == 503
+    assert json.loads(body)["checks"]["worker"] == {"ok": False, "reason": "the worker is loading its models"}
+
+
+def test_metrics_show_every_state_and_no_identifier(port: int) -> None:
+    status, body = get(port, "/metrics")
+    assert status == 200
+    for line in (
+        "aigw_instances_stored 0.0",
+        'aigw_series{state="refused"} 0.0',
+        'aigw_job{state="running"} 0.0',
+        'aigw_delivery{state="dead"} 0.0',
+        "aigw_worker_ready 1.0",
+        "aigw_open_associations 2.0",
+        'aigw_build_info{version="0.1.0"} 1.0',
+    ):
+        assert line in body.splitlines()
+    labels = {
+        part.split("=")[0]
+        for line in body.splitlines()
+        if "{" in line
+        for part in line[line.index("{") + 1 : line.index("}")].split(",")
+    }
+    assert labels == {"state", "version"}
+
+
+def test_a_foreign_host_name_is_refused_on_loopback(port: int) -> None:
+    assert get(port, "/health/live", host="evil.example")[0] == 400
+    assert get(port, "/health/live", host=f"localhost:{port}")[0] == 200
+
+
+def test_an_unknown_path_is_404(port: int) -> None:
+    assert get(port, "/../etc/passwd")[0] == 404
+
+
+def test_a_port_that_is_taken_is_an_error_at_once(port: int) -> None:
+    with pytest.raises(OSError, match="in use"):
+        WebServer("127.0.0.1", port)
