@@ -158,16 +158,21 @@ def test_segment_refuses_a_folder_with_two_series_and_takes_the_one_that_is_name
     assert json.loads(run.stdout)["source"]["series_instance_uid"] == second[0].SeriesInstanceUID
 
 
+NAMES = ("NOT_DICOM", "EMPTY_FILE", "TRUNCATED_FILE", "PIXEL_DATA_TOO_SHORT")
+
+
 def test_segment_names_what_is_wrong_with_its_input(tmp_path: Path) -> None:
     series = torso(760)
-    cases: dict[str, Path] = {name: tmp_path / name for name in ("NOT_DICOM", "EMPTY_FILE", "TRUNCATED_FILE")}
+    cases: dict[str, Path] = {name: tmp_path / name for name in NAMES}
     for folder in cases.values():
         write_series(series, folder)
     for file in cases["NOT_DICOM"].iterdir():
         file.write_bytes(b"no DICOM here")
     (cases["EMPTY_FILE"] / "0003.dcm").write_bytes(b"")
     whole = (cases["TRUNCATED_FILE"] / "0003.dcm").read_bytes()
-    (cases["TRUNCATED_FILE"] / "0003.dcm").write_bytes(whole[:900])
+    middle_of_a_value = whole.index(str(series[3].SeriesInstanceUID).encode()) + 10
+    (cases["TRUNCATED_FILE"] / "0003.dcm").write_bytes(whole[:middle_of_a_value])
+    (cases["PIXEL_DATA_TOO_SHORT"] / "0003.dcm").write_bytes(whole[:-1000])
     for name, folder in cases.items():
         run = segment(folder, tmp_path / "out")
         assert (run.returncode, run.stderr.split(":")[0]) == (1, name), run.stderr

@@ -1,0 +1,72 @@
+"""``python -m ai SERIES_DIR OUT_DIR``: the library alone, on a folder with one series."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ai.errors import AiError, SeriesRefused
+from ai.loaders import load_model
+from ai.model import find_card
+from ai.pipeline import RunOptions, run_series, write_outcome
+from ai.volume import find_series
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one series; 0 when the results are written, 1 with a named reason on stderr when not."""
+    parser = argparse.ArgumentParser(prog="python -m ai", description=__doc__)
+    parser.add_argument("series", type=Path, help="folder with the DICOM files of one series")
+    parser.add_argument("out", type=Path, help="folder for seg.dcm, sr.dcm, overview, mask.nii.gz, run.json")
+    parser.add_argument("--model", default="ct-tissue", help="name of a model card (default: ct-tissue)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
+    options = parser.parse_args(arguments)
+    try:
+        _run(options.series, options.out, options.model, options.device)
+    except AiError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _run(folder: Path, out: Path, model_name: str, device: str) -> None:
+    spec = find_card(model_name)
+    series = find_series(folder)
+    if len(series) != 1:
+        raise SeriesRefused(
+            "SEVERAL_SERIES" if series else "NO_SERIES",
+            f"The folder has {len(series)} DICOM series; give a folder with one.",
+        )
+    (files,) = series.values()
+    model = load_model(spec, _device(device))
+    created_at = datetime.now(tz=UTC)  # noqa: TID251 - the composition root of the library alone
+    run_options = RunOptions(created_at=created_at, software_version=_version())
+    write_outcome(run_series(files, model, run_options, _say), out)
+
+
+def _say(stage: str, fraction: float) -> None:
+    if fraction >= 1.0:
+        sys.stderr.write(f"{stage} done\n")
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    try:
+        import torch
+    except ImportError:
+        return "cpu"  # loading the model then says what to install
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _version() -> str:
+    try:
+        return version("dicom-ai-gateway")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""One series from files to finished results: the code path of the worker and of ``aigw segment`` alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ai.measure import Measurement, measure
+from ai.model import Model, Progress, check_input
+from ai.nifti import write_nifti
+from ai.results.context import ResultContext, derive_identity
+from ai.results.encode import encode
+from ai.results.overview import build_overview
+from ai.results.seg import build_seg
+from ai.results.sr import build_sr
+from ai.results.verify import verify_segmentation
+from ai.volume import ImageSeries, LabelArray, read_series
+
+ResultKind = Literal["seg", "sr", "overview"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run needs besides its input and model; ``created_at`` is timezone-aware."""
+
+    created_at: datetime
+    software_version: str
+    series_number_base: int = 9000
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One encoded result: ``content`` is the DICOM file, to be stored and sent as it is."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run. ``run`` is what ``run.json`` says, made of JSON types only."""
+
+    context: ResultContext
+    results: tuple[ResultFile, ...]
+    overview_png: bytes
+    run: Mapping[str, object]
+
+
+def run_series(files: Sequence[Path], model: Model, options: RunOptions, progress: Progress) -> Outcome:
+    """Read, segment, measure, write and verify one series.
+
+    Parameters
+    ----------
+    files
+        The DICOM files of one series, in any order.
+    progress
+        Called with (stage, fraction done); what it raises ends the run.
+
+    Raises
+    ------
+    AiError
+        By name: the series is refused, the model cannot run, or the SEG read back differs.
+    """
+    clock = _Stages(progress)
+    with clock.stage("read"):
+        series = read_series(files)
+        modality = str(series.datasets[0].get("Modality", ""))
+        check_input(model.spec, modality, series.volume.geometry)
+    with clock.stage("segment"):
+        labels = model.segment(series.volume, clock.within)
+    with clock.stage("measure"):
+        measurements = measure(series.volume, labels, model.spec.structures)
+    context = _context(series, model, labels, measurements, options)
+    with clock.stage("write"):
+        results, overview_png = _write(context)
+    with clock.stage("verify"):
+        verify_segmentation(results[0].content, context)
+    run = describe_run(context, results, model.device, clock.times_s)
+    return Outcome(context, results, overview_png, run)
+
+
+def write_outcome(outcome: Outcome, folder: Path) -> None:
+    """Write ``seg.dcm``, ``sr.dcm``, ``overview.dcm``, ``overview.png``, ``mask.nii.gz``, ``run.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in outcome.results:
+        (folder / f"{result.kind}.dcm").write_bytes(result.content)
+    (folder / "overview.png").write_bytes(outcome.overview_png)
+    context = outcome.context
+    write_nifti(folder / "mask.nii.gz", context.labels, context.series.volume.geometry)
+    text = json.dumps(outcome.run, indent=2, allow_nan=False)
+    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+
+
+def describe_run(
+    context: ResultContext, results: Sequence[ResultFile], device: str, stage_times_s: Mapping[str, float]
+) -> dict[str, object]:
+    """The record of a run: what was found, in what, by what, and what was written. No patient attribute."""
+    spec = context.spec
+    return {
+        "segments": [_segment_row(m, context) for m in context.measurements],
+        "source": _source_row(context),
+        "geometry": _geometry_row(context),
+        "model": {
+            "id": spec.id,
+            "version": spec.version,
+            "title": spec.title,
+            "digest": spec.digest,
+            "device": device,
+        },
+        "results": [_result_row(result) for result in results],
+        "stage_times_s": dict(stage_times_s),
+        "software_version": context.software_version,
+        "created_at": context.created_at.isoformat(),
+        "intended_use": spec.intended_use,
+        "limits": list(spec.limits),
+    }
+
+
+class _Stages:
+    """Times the stages and tells progress; a stage ends at 1.0."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.times_s: dict[str, float] = {}
+        self._progress = progress
+        self._name = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._name = name
+        self._progress(name, 0.0)
+        start_s = time.perf_counter()
+        yield
+        self.times_s[name] = round(time.perf_counter() - start_s, 4)
+        self._progress(name, 1.0)
+
+    def within(self, _step: str, fraction: float) -> None:
+        """Progress of the model, whose own steps are part of one stage; the stage says its end itself."""
+        if fraction < 1.0:
+            self._progress(self._name, max(fraction, 0.0))
+
+
+def _context(
+    series: ImageSeries,
+    model: Model,
+    labels: LabelArray,
+    measurements: tuple[Measurement, ...],
+    options: RunOptions,
+) -> ResultContext:
+    series_uid = str(series.datasets[0].SeriesInstanceUID)
+    return ResultContext(
+        series=series,
+        spec=model.spec,
+        labels=labels,
+        measurements=measurements,
+        identity=derive_identity(series_uid, series.input_digest, model.spec),
+        created_at=options.created_at,
+        series_number_base=options.series_number_base,
+        software_version=options.software_version,
+    )
+
+
+def _write(context: ResultContext) -> tuple[tuple[ResultFile, ...], bytes]:
+    """Build and encode SEG, SR and overview, in the order in which they are sent."""
+    seg = build_seg(context)
+    sr = build_sr(context, seg)
+    overview, png = build_overview(context)
+    version = context.software_version
+    results = (
+        _result("seg", seg, version),
+        _result("sr", sr, version),
+        _result("overview", overview, version),
+    )
+    return results, png
+
+
+def _result(kind: ResultKind, dataset: Dataset, software_version: str) -> ResultFile:
+    return ResultFile(
+        kind=kind,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+        content=encode(dataset, software_version),
+    )
+
+
+def _segment_row(measurement: Measurement, context: ResultContext) -> dict[str, object]:
+    structure, intensity = measurement.structure, measurement.intensity
+    return {
+        "number": structure.number,
+        "label": structure.label,
+        "key": structure.key,
+        "found": measurement.found,
+        "volume_ml": measurement.volume_ml,
+        "voxel_count": measurement.voxel_count,
+        "hu_mean": intensity.mean if intensity else None,
+        "hu_sd": intensity.sd if intensity else None,
+        "hu_minimum": intensity.minimum if intensity else None,
+        "hu_maximum": intensity.maximum if intensity else None,
+        "tracking_uid": context.identity.tracking_uids[structure.number],
+    }
+
+
+def _source_row(context: ResultContext) -> dict[str, object]:
+    first = context.series.datasets[0]
+    return {
+        "study_instance_uid": str(first.StudyInstanceUID),
+        "series_instance_uid": str(first.SeriesInstanceUID),
+        "sop_instance_uids": [str(dataset.SOPInstanceUID) for dataset in context.series.datasets],
+        "frame_of_reference_uid": str(first.FrameOfReferenceUID),
+        "input_digest": context.series.input_digest,
+    }
+
+
+def _geometry_row(context: ResultContext) -> dict[str, object]:
+    geometry = context.series.volume.geometry
+    slices, rows, columns = geometry.shape
+    notes = dict.fromkeys((*geometry.notes, *context.series.notes))  # each once, in order
+    return {
+        "verdict": "ACCEPTED",
+        "code": "ACCEPTED",
+        "reason": f"{slices} parallel slices of {rows} × {columns}, "
+        f"{geometry.spacing_mm[0]:.4g} mm apart, make one regular volume.",
+        "shape": list(geometry.shape),
+        "spacing_mm": list(geometry.spacing_mm),
+        "index_to_lps": geometry.index_to_lps.tolist(),
+        "notes": [{"code": str(note.code), "text": note.text} for note in notes],
+    }
+
+
+def _result_row(result: ResultFile) -> dict[str, object]:
+    row = {name: value for name, value in asdict(result).items() if name != "content"}
+    del row["transfer_syntax_uid"]
+    return {**row, "sha256": hashlib.sha256(result.content).hexdigest()}

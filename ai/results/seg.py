@@ -1,0 +1,161 @@
+"""A label map as a DICOM Segmentation (PS3.3 A.51), BINARY: the type that every viewer we know takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ai import terminology
+from ai.model import Structure
+from ai.results.coding import concept
+from ai.results.context import ResultContext
+from ai.results.equipment import (
+    MANUFACTURER,
+    add_equipment,
+    algorithm_family,
+    device_serial_number,
+    set_series,
+)
+from ai.results.source import copy_patient_and_study
+from ai.uids import derived_uid
+
+_CODE_STRING = 16  # PS3.5 6.2, VR CS
+_LONG_STRING = 64  # VR LO
+_TYPE_2 = (  # what the writer reads of patient and study
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+def build_seg(context: ResultContext) -> Dataset:
+    """Build the Segmentation of a run; the same context gives the same bytes.
+
+    Every structure of the card is a segment, found or not, numbered as in the card. Frames keep the grid
+    of the source slices and come segment by segment, in the writer's own order along the slice normal
+    (each frame says where it lies); frames without a voxel are left out. When the whole label map is
+    empty, each segment has one frame, on the first slice, for a multi-frame image has at least one.
+
+    Raises
+    ------
+    ValueError
+        If the label map is not on the grid of the source slices.
+    """
+    geometry = context.series.volume.geometry
+    sources = [_source(dataset) for dataset in context.series.datasets]
+    if context.labels.shape != geometry.shape or len(sources) != geometry.shape[0]:
+        raise ValueError(
+            f"the label map is {context.labels.shape}, the volume {geometry.shape}, "
+            f"and there are {len(sources)} source instances"
+        )
+    spec = context.spec
+    found = bool(context.labels.any())
+    seg: Dataset = hd.seg.Segmentation(
+        source_images=sources if found else sources[:1],
+        pixel_array=context.labels if found else context.labels[:1],
+        segmentation_type="BINARY",
+        segment_descriptions=[_segment(context, structure) for structure in spec.structures],
+        series_instance_uid=context.identity.seg_series_uid,
+        series_number=context.series_number_base + 1,
+        sop_instance_uid=context.identity.seg_uid,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=spec.title,
+        software_versions=context.software_version,
+        device_serial_number=device_serial_number(context),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        pixel_measures=_pixel_measures(context),
+        omit_empty_frames=found,
+        content_label=content_label(spec.title),
+        content_description=f"{spec.title} {spec.version}. Research use only."[:_LONG_STRING],
+    )
+    _fix_identity(seg, context)
+    set_series(seg, context, "seg")
+    add_equipment(seg, context)
+    return seg
+
+
+def content_label(title: str) -> str:
+    """A Content Label (CS) from a title: ``CT tissue`` becomes ``CT_TISSUE``."""
+    kept = "".join(c if c.isascii() and c.isalnum() else "_" for c in title.upper())
+    return kept[:_CODE_STRING].strip("_") or "SEGMENTATION"
+
+
+def tracking_id(context: ResultContext, structure: Structure) -> str:
+    """The Tracking ID (UT) of a structure."""
+    return f"{context.spec.id} {structure.label}"
+
+
+def _source(header: Dataset) -> Dataset:
+    """A shallow copy of a header without patient and study.
+
+    They are copied later as they are. The writer refuses some values, and would quote others in warnings.
+    """
+    source = Dataset()
+    source.update(header)
+    source.pop("SpecificCharacterSet", None)
+    for keyword in _TYPE_2:
+        source.pop(keyword, None)  # first, for the element is shared with the header
+        setattr(source, keyword, None)
+    return source
+
+
+def _pixel_measures(context: ResultContext) -> Any:
+    """Pixel spacing as the source writes it, slice spacing of the grid; it stands for a missing thickness."""
+    geometry = context.series.volume.geometry
+    between_rows_mm, between_columns_mm = context.series.datasets[0].PixelSpacing
+    return hd.PixelMeasuresSequence(
+        pixel_spacing=(float(between_rows_mm), float(between_columns_mm)),
+        slice_thickness=geometry.slice_thickness_mm or geometry.spacing_mm[0],
+        spacing_between_slices=geometry.spacing_mm[0],
+    )
+
+
+def _segment(context: ResultContext, structure: Structure) -> Any:
+    """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
+    spec = context.spec
+    terms = terminology.coded(structure.key)
+    item = hd.seg.SegmentDescription(
+        segment_number=structure.number,
+        segment_label=structure.label,
+        segmented_property_category=concept(terms.category),
+        segmented_property_type=concept(terms.type),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=spec.title,
+            family=concept(algorithm_family(spec)),
+            version=spec.version,
+            source=spec.manufacturer,
+        ),
+        tracking_uid=context.identity.tracking_uids[structure.number],
+        tracking_id=tracking_id(context, structure),
+        display_color=hd.color.CIELabColor.from_rgb(*terms.rgb),
+    )
+    if structure.description:
+        item.SegmentDescription = structure.description
+    if terms.modifier is not None:  # the writer has no argument for the side
+        kind = item.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = DicomSequence([concept(terms.modifier)])
+    return item
+
+
+def _fix_identity(seg: Dataset, context: ResultContext) -> None:
+    """Replace the writer's random UID, its odd padding, and patient and study that it took in part."""
+    organization = derived_uid(context.identity.seg_uid, "dimension organization")
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    copy_patient_and_study(seg, context.series.datasets[0])
+    # The writer takes the spacing of a single slice for 1 mm.
+    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _pixel_measures(context)
+    used = (int(seg.NumberOfFrames) * seg.Rows * seg.Columns + 7) // 8
+    seg.PixelData = seg.PixelData[:used] + bytes(used % 2)  # OB is padded with zero (PS3.5 6.2)

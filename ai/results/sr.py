@@ -1,0 +1,300 @@
+"""The measurements of a run as a Comprehensive 3D SR: TID 1500, "Imaging Measurement Report" (PS3.16).
+
+What a reader finds, in this order: the observer (the algorithm as a device, TID 1004), the procedure, a
+comment that says in plain text what was found, notes and the intended use, the image library (TID 1600),
+then one TID 1411 group for every structure found, which refers to its segment, and one TID 1501 group for
+every structure that was looked for and not found. The comment is an addition that the template allows
+(TID 1500 is extensible); it comes early because viewers show the tree from the top.
+
+The report is complete, preliminary and unverified: no person has looked at it.
+"""
+
+from __future__ import annotations
+
+import highdicom as hd
+from highdicom.sr import CodedConcept, RelationshipTypeValues
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ai import terminology
+from ai.errors import ResultMismatch
+from ai.measure import Measurement
+from ai.results.coding import concept
+from ai.results.context import ResultContext
+from ai.results.equipment import (
+    MANUFACTURER,
+    add_equipment,
+    device_serial_number,
+    series_attributes,
+    set_series,
+)
+from ai.results.source import copy_patient_and_study
+
+RESEARCH_USE = "Research use only. Not for diagnosis."
+
+_CONTAINS = RelationshipTypeValues.CONTAINS
+_COMMENT = CodedConcept("121106", "DCM", "Comment")
+_DEVICE = CodedConcept("121007", "DCM", "Device")
+_VOLUME = CodedConcept("118565006", "SCT", "Volume")
+_MILLILITRE = CodedConcept("mL", "UCUM", "milliliter")
+_ATTENUATION = CodedConcept("112031", "DCM", "Attenuation Coefficient")
+_HOUNSFIELD = CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
+_PRESENCE = CodedConcept("705057003", "SCT", "Presence")
+_ABSENT = CodedConcept("272519000", "SCT", "Absent")
+_DERIVATIONS = {
+    "mean": CodedConcept("373098007", "SCT", "Mean"),
+    "sd": CodedConcept("386136009", "SCT", "Standard Deviation"),
+    "minimum": CodedConcept("255605001", "SCT", "Minimum"),
+    "maximum": CodedConcept("56851009", "SCT", "Maximum"),
+}
+# CID 100 "Quantitative Diagnostic Imaging Procedure": the imaging that was analysed.
+_PROCEDURES = {
+    "CT": CodedConcept("25045-6", "LN", "CT unspecified body region"),
+    "MR": CodedConcept("25056-3", "LN", "MRI unspecified body region"),
+    "PT": CodedConcept("44136-0", "LN", "PET unspecified body region"),
+}
+_ANY_PROCEDURE = CodedConcept("363679005", "SCT", "Imaging procedure")
+# CID 29 "Acquisition Modality"
+_MODALITIES = {
+    "CT": CodedConcept("CT", "DCM", "Computed Tomography"),
+    "MR": CodedConcept("MR", "DCM", "Magnetic Resonance"),
+    "PT": CodedConcept("PT", "DCM", "Positron emission tomography"),
+}
+
+
+def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
+    """Build the report of one run.
+
+    Volumes are in millilitres. Attenuation (mean, SD, minimum, maximum) is given when the volume is in HU.
+    The same context and SEG give the same data set.
+
+    Parameters
+    ----------
+    seg
+        The SEG of the same run: its segments are referred to by number, and its tracking and algorithm
+        identification are repeated.
+
+    Raises
+    ------
+    ResultMismatch
+        ``SEGMENT_MISSING`` when the SEG has no segment for a structure that was found.
+    """
+    sources = list(context.series.datasets)
+    content = hd.sr.MeasurementReport(
+        observation_context=_observer(context),
+        procedure_reported=_PROCEDURES.get(sources[0].Modality, _ANY_PROCEDURE),
+        imaging_measurements=[_group(context, seg, m) for m in context.measurements],
+        title=CodedConcept("126000", "DCM", "Imaging Measurement Report"),
+    )
+    _insert_after_procedure(content[0], [_comment(text) for text in summary(context)], _library(context))
+    series = series_attributes(context, "sr")
+    report = hd.sr.Comprehensive3DSR(
+        evidence=[*(_evidence(dataset) for dataset in sources), seg],
+        content=content[0],
+        series_instance_uid=context.identity.sr_series_uid,
+        series_number=series.number,
+        sop_instance_uid=context.identity.sr_uid,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    report.SpecificCharacterSet = "ISO_IR 192"
+    copy_patient_and_study(report, sources[0])
+    set_series(report, context, "sr")
+    add_equipment(report, context)
+    return report
+
+
+def summary(context: ResultContext) -> tuple[str, ...]:
+    """What the report says in plain text: the findings, each note, the intended use."""
+    spec = context.spec
+    found = [f"{m.structure.label} {m.volume_ml:.{_places(m)}f} mL" for m in context.measurements if m.found]
+    missing = [m.structure.label for m in context.measurements if not m.found]
+    sentences = [f"{spec.title} {spec.version}."]
+    sentences.append(f"Found: {', '.join(found)}." if found else "None of the structures was found.")
+    if missing:
+        sentences.append(f"Looked for and not found: {', '.join(missing)}.")
+    notes = dict.fromkeys(
+        note.text for note in (*context.series.notes, *context.series.volume.geometry.notes)
+    )
+    return (" ".join(sentences), *notes, RESEARCH_USE)
+
+
+def _evidence(source: Dataset) -> Dataset:
+    """What the evidence list needs of a source. Its patient is copied later, odd values and all."""
+    dataset = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(dataset, keyword, source[keyword].value)
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+        setattr(dataset, keyword, "")
+    for keyword in ("StudyID", "StudyDate", "StudyTime", "AccessionNumber"):
+        setattr(dataset, keyword, "")
+    return dataset
+
+
+def _places(measurement: Measurement) -> int:
+    return 1 if measurement.volume_ml >= 1.0 else 3
+
+
+def _observer(context: ResultContext) -> hd.sr.ObservationContext:
+    """The algorithm as the observing device, with the values of the contributing equipment."""
+    spec = context.spec
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=context.identity.device_uid,
+        name=f"{spec.title} {spec.version}",
+        manufacturer_name=spec.manufacturer,
+        model_name=spec.title,
+        serial_number=device_serial_number(context),
+    )
+    return hd.sr.ObservationContext(observer_device_context=hd.sr.ObserverContext(_DEVICE, device))
+
+
+def _comment(text: str) -> hd.sr.TextContentItem:
+    return hd.sr.TextContentItem(name=_COMMENT, value=text, relationship_type=_CONTAINS)
+
+
+def _insert_after_procedure(
+    root: Dataset, comments: list[hd.sr.TextContentItem], library: hd.sr.ContainerContentItem
+) -> None:
+    """Put comments and library before the measurements, which are the last item of the tree."""
+    items = list(root.ContentSequence)
+    root.ContentSequence = hd.sr.ContentSequence([*items[:-1], *comments, library, items[-1]])
+
+
+def _library(context: ResultContext) -> hd.sr.ContainerContentItem:
+    """Every source image once; what they share is said once for the group (TID 1600, 1602)."""
+    first = context.series.datasets[0]
+    shared: list[hd.sr.ContentItem] = []
+    if first.Modality in _MODALITIES:
+        shared.append(
+            hd.sr.CodeContentItem(
+                name=CodedConcept("121139", "DCM", "Modality"),
+                value=_MODALITIES[first.Modality],
+                relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT,
+            )
+        )
+    if first.get("FrameOfReferenceUID"):
+        shared.append(
+            hd.sr.UIDRefContentItem(
+                name=CodedConcept("112227", "DCM", "Frame of Reference UID"),
+                value=first.FrameOfReferenceUID,
+                relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT,
+            )
+        )
+    images = [
+        hd.sr.ImageContentItem(
+            name=CodedConcept("260753009", "SCT", "Source"),
+            referenced_sop_class_uid=dataset.SOPClassUID,
+            referenced_sop_instance_uid=dataset.SOPInstanceUID,
+            relationship_type=_CONTAINS,
+        )
+        for dataset in context.series.datasets
+    ]
+    group = _container(CodedConcept("126200", "DCM", "Image Library Group"), [*shared, *images])
+    return _container(CodedConcept("111028", "DCM", "Image Library"), [group])
+
+
+def _container(name: CodedConcept, items: list[hd.sr.ContentItem]) -> hd.sr.ContainerContentItem:
+    container = hd.sr.ContainerContentItem(name=name, relationship_type=_CONTAINS)
+    container.ContentSequence = hd.sr.ContentSequence(items)
+    return container
+
+
+def _group(
+    context: ResultContext, seg: Dataset, measurement: Measurement
+) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations:
+    """TID 1411 for a structure that was found, TID 1501 saying "absent" for another."""
+    structure = measurement.structure
+    codes = terminology.coded(structure.key)
+    segment = _segment(context, seg, structure.number)
+    tracking = hd.sr.TrackingIdentifier(
+        uid=context.identity.tracking_uids[structure.number],
+        identifier=structure.label if segment is None else segment.get("TrackingID", structure.label),
+    )
+    algorithm = _algorithm(seg)
+    if not measurement.found:
+        return hd.sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking,
+            finding_category=concept(codes.category),
+            finding_type=concept(codes.type),
+            algorithm_id=algorithm,
+            finding_sites=_sites(codes),
+            qualitative_evaluations=[hd.sr.QualitativeEvaluation(_PRESENCE, _ABSENT)],
+        )
+    if segment is None:
+        raise ResultMismatch(
+            "SEGMENT_MISSING",
+            f"{structure.label} has {measurement.voxel_count} voxels in the label map, but the SEG "
+            f"{seg.SOPInstanceUID} has no segment for it; the report cannot refer to it.",
+        )
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        referenced_segment=hd.sr.ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=int(segment.SegmentNumber),
+            source_series=hd.sr.SourceSeriesForSegmentation(context.series.datasets[0].SeriesInstanceUID),
+        ),
+        finding_category=concept(codes.category),
+        finding_type=concept(codes.type),
+        algorithm_id=algorithm,
+        finding_sites=_sites(codes),
+        measurements=_measurements(context, measurement),
+    )
+
+
+def _segment(context: ResultContext, seg: Dataset, number: int) -> Dataset | None:
+    """The segment that tracks the same thing."""
+    uid = context.identity.tracking_uids[number]
+    return next((s for s in seg.SegmentSequence if s.get("TrackingUID") == uid), None)
+
+
+def _algorithm(seg: Dataset) -> hd.sr.AlgorithmIdentification:
+    """TID 4019 with the values of the SEG, which IHE AIR wants to be equal."""
+    found = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    family = found.AlgorithmFamilyCodeSequence[0]
+    return hd.sr.AlgorithmIdentification(
+        name=found.AlgorithmName,
+        version=found.AlgorithmVersion,
+        family=CodedConcept(family.CodeValue, family.CodingSchemeDesignator, family.CodeMeaning),
+    )
+
+
+def _sites(codes: terminology.CodedStructure) -> list[hd.sr.FindingSite] | None:
+    """The organ and its side. A tissue or an implant is a finding at no one site."""
+    if codes.category.value != "91723000":
+        return None
+    side = concept(codes.modifier) if codes.modifier else None
+    return [hd.sr.FindingSite(anatomic_location=concept(codes.type), laterality=side)]
+
+
+def _measurements(context: ResultContext, measurement: Measurement) -> list[hd.sr.Measurement]:
+    numbers = [_number(_VOLUME, measurement.volume_ml, _MILLILITRE, None)]
+    if measurement.intensity is not None and context.series.volume.unit == "HU":
+        for name, derivation in _DERIVATIONS.items():
+            value = getattr(measurement.intensity, name)
+            numbers.append(_number(_ATTENUATION, value, _HOUNSFIELD, derivation))
+    return numbers
+
+
+def _number(
+    name: CodedConcept, value: float, unit: CodedConcept, derivation: CodedConcept | None
+) -> hd.sr.Measurement:
+    """One NUM item; its Numeric Value is a plain decimal of at most 16 characters, no exponent."""
+    measurement = hd.sr.Measurement(name=name, value=float(value), unit=unit, derivation=derivation)
+    measured = measurement[0].MeasuredValueSequence[0]
+    measured.NumericValue = decimal_string(value)
+    return measurement
+
+
+def decimal_string(value: float) -> str:
+    """A plain DS (PS3.5 6.2): at most 16 characters, six places, no exponent.
+
+    >>> decimal_string(0.000064), decimal_string(-850.25), decimal_string(0.0)
+    ('0.000064', '-850.25', '0')
+    """
+    text = f"{value:.6f}"[:16].rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text

@@ -1,0 +1,245 @@
+"""Read an encoded SEG back and compare it with the label map in patient space (house rule 6).
+
+Written against the standard and not against our writer: the file is parsed with pydicom alone, every
+frame is placed by its own functional groups (PS3.3 C.7.6.16), its bits are unpacked here (PS3.5 8.1.1),
+and its place is looked up through the affine of the volume. Whatever turned the picture (a flip, a
+shifted slice, exchanged segments) is found before the result may leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+
+from ai import terminology
+from ai.errors import ResultMismatch
+from ai.model import Structure
+from ai.results.context import ResultContext
+from ai.results.equipment import MANUFACTURER
+from ai.terminology import Code
+
+_Array = npt.NDArray[np.float64]
+
+_POSITION_MM = 1e-3  # a frame against its source slice
+_SPACING_MM = 1e-4
+_COSINE = 1e-3  # noise of orientation within one series, as ai.geometry accepts it
+_INDEX = 0.25  # voxels: a frame against the grid, so that the nearest voxel is never in doubt
+
+
+def verify_segmentation(encoded: bytes, context: ResultContext) -> None:
+    """Check that an encoded SEG says exactly what the label map of the run says.
+
+    Identity, frame of reference, every segment's description, every frame's place, orientation, spacing
+    and source, and every voxel.
+
+    Raises
+    ------
+    ResultMismatch
+        ``SEG_ROUND_TRIP_MISMATCH`` with what differs and by how much.
+    """
+    try:
+        seg = dcmread(BytesIO(encoded))
+        _check_identity(seg, context)
+        _check_segments(seg, context)
+        _Frames(seg, context).check()
+    except (AttributeError, InvalidDicomError, LookupError, TypeError, ValueError) as error:
+        _mismatch(f"it cannot be read back ({type(error).__name__}: {error})")
+
+
+def _mismatch(what: str) -> NoReturn:
+    raise ResultMismatch("SEG_ROUND_TRIP_MISMATCH", f"The encoded SEG differs from the label map: {what}.")
+
+
+def _expect(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        _mismatch(f"{what} is {found!r}, expected {expected!r}")
+
+
+def _check_identity(seg: Dataset, context: ResultContext) -> None:
+    source = context.series.datasets[0]
+    identity = context.identity
+    expected: Mapping[str, object] = {
+        "SOPClassUID": SegmentationStorage,
+        "SOPInstanceUID": identity.seg_uid,
+        "SeriesInstanceUID": identity.seg_series_uid,
+        "StudyInstanceUID": source.StudyInstanceUID,
+        "FrameOfReferenceUID": source.FrameOfReferenceUID,
+        "SegmentationType": "BINARY",
+        "BitsAllocated": 1,
+        "Modality": "SEG",
+        "Manufacturer": MANUFACTURER,
+        "Rows": context.labels.shape[1],
+        "Columns": context.labels.shape[2],
+    }
+    _expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, ExplicitVRLittleEndian)
+    for keyword, value in expected.items():
+        _expect(keyword, seg[keyword].value, value)
+    if str(seg.get("PatientID") or "") != str(source.get("PatientID") or ""):
+        _mismatch("Patient ID is not that of the source")  # without the value: no patient data in errors
+    series = [item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence]
+    _expect("the referenced series", series, [source.SeriesInstanceUID])
+
+
+def _check_segments(seg: Dataset, context: ResultContext) -> None:
+    structures = context.spec.structures
+    numbers = [int(item.SegmentNumber) for item in seg.SegmentSequence]
+    _expect("the list of segment numbers", numbers, [s.number for s in structures])
+    for item, structure in zip(seg.SegmentSequence, structures, strict=True):
+        _check_segment(item, structure, context)
+
+
+def _check_segment(item: Dataset, structure: Structure, context: ResultContext) -> None:
+    terms = terminology.coded(structure.key)
+    name = f"segment {structure.number}"
+    tracking_uid = context.identity.tracking_uids[structure.number]
+    _expect(f"the label of {name}", item.SegmentLabel, structure.label)
+    _expect(f"the algorithm type of {name}", item.SegmentAlgorithmType, "AUTOMATIC")
+    _expect(f"the tracking UID of {name}", item.TrackingUID, tracking_uid)
+    if not item.TrackingID:
+        _mismatch(f"{name} has no tracking ID")
+    _expect(f"the colour of {name}", _rgb(item.RecommendedDisplayCIELabValue), terms.rgb)
+    algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
+    _expect(f"the algorithm version of {name}", algorithm.AlgorithmVersion, context.spec.version)
+    (category,) = item.SegmentedPropertyCategoryCodeSequence
+    (kind,) = item.SegmentedPropertyTypeCodeSequence
+    _expect(f"the category of {name}", _code(category), _pair(terms.category))
+    _expect(f"the type of {name}", _code(kind), _pair(terms.type))
+    modifiers = [_code(m) for m in kind.get("SegmentedPropertyTypeModifierCodeSequence", ())]
+    _expect(f"the modifiers of {name}", modifiers, [_pair(terms.modifier)] if terms.modifier else [])
+
+
+def _code(item: Dataset) -> tuple[str, str]:
+    return str(item.CodeValue), str(item.CodingSchemeDesignator)
+
+
+def _pair(code: Code) -> tuple[str, str]:
+    return code.value, code.scheme
+
+
+def _rgb(cielab: Sequence[int]) -> tuple[int, ...]:
+    """The sRGB colour 0..255 of a display value (PS3.3 C.10.7.1.1), with white D65, as viewers read it."""
+    light, a, b = (float(v) / 65535 for v in cielab)
+    y = (light * 100 + 16) / 116
+    f = np.array([y + (a * 255 - 128) / 500, y, y - (b * 255 - 128) / 200])
+    xyz = np.array([0.95047, 1.0, 1.08883]) * np.where(f > 6 / 29, f**3, (f - 4 / 29) * 108 / 841)
+    linear = np.clip(_XYZ_TO_SRGB @ xyz, 0, 1)
+    encoded = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    return tuple(int(v) for v in np.rint(encoded * 255))
+
+
+_XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+
+
+class _Frames:
+    """The frames of a SEG, each placed by its own functional groups."""
+
+    def __init__(self, seg: Dataset, context: ResultContext) -> None:
+        self.seg = seg
+        self.context = context
+        self.labels = context.labels
+        self.shared = seg.SharedFunctionalGroupsSequence[0]
+        self.lps_to_index = np.linalg.inv(context.series.volume.geometry.index_to_lps)
+        self.slice_spacing_mm = context.series.volume.geometry.spacing_mm[0]
+        self.bits = np.frombuffer(seg.PixelData, dtype=np.uint8)
+
+    def check(self) -> None:
+        """Compare every frame, then make sure that no voxel of the label map is without its frame."""
+        frames = self.seg.PerFrameFunctionalGroupsSequence
+        _expect("the number of frames", int(self.seg.NumberOfFrames), len(frames))
+        needed = len(frames) * self.labels.shape[1] * self.labels.shape[2]
+        if len(self.bits) != (needed + 15) // 16 * 2:
+            _mismatch(f"the pixel data hold {len(self.bits)} bytes for {needed} voxels of 1 bit")
+        seen: set[tuple[int, int]] = set()
+        for position, groups in enumerate(frames):
+            number = int(_group(self.shared, groups, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+            index = self._slice_of(position, groups)
+            if (number, index) in seen:
+                _mismatch(f"segment {number} has slice {index + 1} twice")
+            seen.add((number, index))
+            self._compare(position, number, index)
+        self._none_missing(seen)
+
+    def _slice_of(self, position: int, groups: Dataset) -> int:
+        """The slice on which a frame lies, after checks of place, orientation, spacing and source."""
+        name = f"frame {position + 1}"
+        origin = _vector(_group(self.shared, groups, "PlanePositionSequence").ImagePositionPatient)
+        cosines = _vector(_group(self.shared, groups, "PlaneOrientationSequence").ImageOrientationPatient)
+        measures = _group(self.shared, groups, "PixelMeasuresSequence")
+        spacing = _vector(measures.PixelSpacing)
+        between_mm = float(measures.get("SpacingBetweenSlices", self.slice_spacing_mm))  # optional
+        if not abs(between_mm - self.slice_spacing_mm) <= _SPACING_MM:
+            _mismatch(
+                f"{name} has a spacing between slices of {between_mm:.6g} mm, the volume "
+                f"{self.slice_spacing_mm:.6g} mm"
+            )
+        index = self._index_on_grid(name, origin, cosines, spacing)
+        source = self.context.series.datasets[index]
+        for what, found, expected, tolerance in (
+            ("mm away from its source slice", origin, source.ImagePositionPatient, _POSITION_MM),
+            ("off in its direction cosines", cosines, source.ImageOrientationPatient, _COSINE),
+            ("mm off in its pixel spacing", spacing, source.PixelSpacing, _SPACING_MM),
+        ):
+            error = float(np.abs(found - _vector(expected)).max())
+            if not error <= tolerance:
+                _mismatch(f"{name} is {error:.6g} {what} (slice {index + 1}; at most {tolerance:g})")
+        cited = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        _expect(f"the source image of {name}", cited, source.SOPInstanceUID)
+        return index
+
+    def _index_on_grid(self, name: str, origin: _Array, cosines: _Array, spacing: _Array) -> int:
+        """Index of the slice whose four corners are those of the frame, by the affine of the volume."""
+        slices, rows, columns = self.labels.shape
+        corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1], [rows - 1, columns - 1]])
+        down = cosines[3:] * spacing[0]  # Pixel Spacing: between rows first (PS3.3 10.7.1.3)
+        along = cosines[:3] * spacing[1]
+        lps = origin + corners[:, :1] * down + corners[:, 1:] * along
+        found = (self.lps_to_index @ np.c_[lps, np.ones(4)].T).T[:, :3]
+        if not np.all(np.isfinite(found)):
+            _mismatch(f"{name} has no finite position")
+        index = int(np.rint(found[0, 0]))
+        off = float(np.abs(found - np.c_[np.full(4, index), corners]).max())
+        if off > _INDEX or not 0 <= index < slices:
+            _mismatch(f"{name} lies at slice index {found[0, 0]:.2f} and is {off:.2f} voxels off the grid")
+        return index
+
+    def _compare(self, position: int, number: int, index: int) -> None:
+        expected = self.labels[index] == number
+        differing = int(np.count_nonzero(self._unpack(position) != expected))
+        if differing:
+            _mismatch(f"{differing} voxels of segment {number} differ on slice {index + 1}")
+
+    def _unpack(self, position: int) -> npt.NDArray[np.bool_]:
+        """Voxels of one frame ``(rows, columns)``: bits follow each other without padding, lowest first."""
+        rows, columns = self.labels.shape[1:]
+        start = position * rows * columns
+        stop = start + rows * columns
+        bits = np.unpackbits(self.bits[start // 8 : (stop + 7) // 8], bitorder="little")
+        return bits[start % 8 : start % 8 + rows * columns].reshape(rows, columns).astype(np.bool_)
+
+    def _none_missing(self, seen: set[tuple[int, int]]) -> None:
+        for index, plane in enumerate(self.labels):
+            counts = np.bincount(plane.reshape(-1), minlength=256)
+            for number in np.flatnonzero(counts[1:]) + 1:
+                if (int(number), index) not in seen:
+                    _mismatch(
+                        f"{counts[number]} voxels of number {number} on slice {index + 1} have no frame"
+                    )
+
+
+def _vector(values: object) -> _Array:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
+    """A functional group's item: that of the frame, else the shared one (PS3.3 C.7.6.16.1.1)."""
+    holder = frame if keyword in frame else shared
+    item: Dataset = holder[keyword].value[0]
+    return item
