@@ -79,11 +79,13 @@ def _series_of(path: Path) -> str | None:
     if path.stat().st_size == 0:
         raise SeriesRefused("EMPTY_FILE", f"{path.name} has 0 bytes.")
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        header = dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
         return None
     except Exception as error:
         raise _damaged(path, error) from error
+    if _is_cut(header):
+        raise _damaged(path, EOFError())
     if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == _MEDIA_STORAGE_DIRECTORY:
         return None
     return str(header.get("SeriesInstanceUID") or "")
