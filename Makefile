@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: help setup setup-core test-tools demo test test-fast lint format soak dice docs clean
+.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench dice docs clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,11 +44,13 @@ format: setup  ## Put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: setup test-tools  ## The kill tests, many more times (about an hour)
-	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash --timeout 7200
+soak: setup test-tools  ## The kill tests, many more times (about two hours)
+	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash
 
 dice: setup  ## Measure ct-tissue against the reference labels in $(DATA)
 	$(BIN)/python benchmarks/dice_ct_tissue.py --data $(DATA)
+
+bench: dice  ## All benchmarks
 
 docs: setup  ## Write the generated documents again (states, settings schema)
 	$(BIN)/python scripts/generate_docs.py

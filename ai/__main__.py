@@ -41,7 +41,7 @@ def _run(folder: Path, out: Path, model_name: str, device: str) -> None:
         )
     (files,) = series.values()
     model = load_model(spec, _device(device))
-    created_at = datetime.now(tz=UTC)  # noqa: TID251 - the composition root of the library alone
+    created_at = datetime.now(tz=UTC).astimezone()  # noqa: TID251 - the composition root of the library alone
     run_options = RunOptions(created_at=created_at, software_version=_version())
     write_outcome(run_series(files, model, run_options, _say), out)
 

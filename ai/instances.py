@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,12 @@ from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ai.errors import SeriesRefused
 from ai.geometry import Note, NoteCode, SliceHeader
+from ai.quiet import quiet
 from ai.uids import derived_uid
 
 # What result objects copy from their source and may not find empty (PS3.3 C.7.1, C.7.2: type 2).
@@ -59,7 +61,7 @@ def find_series(folder: Path) -> dict[str, list[Path]]:
 
     Files that are not DICOM, hidden files and DICOMDIRs are passed over. Raises SeriesRefused:
     NOT_DICOM for a folder without any DICOM file, EMPTY_FILE and TRUNCATED_FILE for one that is
-    damaged, so that a hole in the series is not blamed on the scanner.
+    damaged, so that a hole in the series is not blamed on the scanner, and DEFLATED_FILE.
     """
     found: dict[str, list[Path]] = {}
     others = 0
@@ -78,8 +80,10 @@ def _series_of(path: Path) -> str | None:
     """Series Instance UID of a file; None if it is no instance."""
     if path.stat().st_size == 0:
         raise SeriesRefused("EMPTY_FILE", f"{path.name} has 0 bytes.")
+    _refuse_deflated(path)
     try:
-        header = dcmread(path, stop_before_pixels=True)
+        with quiet():
+            header = dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
         return None
     except Exception as error:
@@ -88,7 +92,19 @@ def _series_of(path: Path) -> str | None:
         raise _damaged(path, EOFError())
     if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == _MEDIA_STORAGE_DIRECTORY:
         return None
-    return str(header.get("SeriesInstanceUID") or "")
+    with quiet():
+        return str(header.get("SeriesInstanceUID") or "")
+
+
+def _refuse_deflated(path: Path) -> None:
+    """A deflated data set is inflated whole when it is opened: 1 MiB can become 1 GiB."""
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    except Exception:  # noqa: BLE001 - reading the whole file, next, says what is wrong
+        return
+    if syntax == DeflatedExplicitVRLittleEndian:
+        reason = f"{path.name} is a deflated data set, which is not taken: give Explicit VR Little Endian."
+        raise SeriesRefused("DEFLATED_FILE", reason)
 
 
 def _damaged(path: Path, error: Exception) -> SeriesRefused:
@@ -102,7 +118,8 @@ def read_instances(files: Sequence[Path]) -> tuple[list[Instance], tuple[Note, .
     Raises
     ------
     SeriesRefused
-        EMPTY_FILE, NOT_DICOM, TRUNCATED_FILE, SEVERAL_SERIES, DUPLICATE_SOP_INSTANCE.
+        EMPTY_FILE, NOT_DICOM, TRUNCATED_FILE, DEFLATED_FILE, SEVERAL_SERIES, SEVERAL_STUDIES,
+        SEVERAL_PATIENTS, SEVERAL_MODALITIES, DUPLICATE_SOP_INSTANCE.
     """
     instances = [_read(path) for path in files]
     completed = _complete_instances(instances)
@@ -110,6 +127,7 @@ def read_instances(files: Sequence[Path]) -> tuple[list[Instance], tuple[Note, .
     if len(series) > 1:
         listing = ", ".join(f"{uid or '(no UID)'} with {n} files" for uid, n in sorted(series.items()))
         raise SeriesRefused("SEVERAL_SERIES", f"The files belong to {len(series)} series: {listing}.")
+    _refuse_mixed(instances)
     unique = _without_copies(instances)
     completed |= _complete_series(unique)
     if not completed:
@@ -118,13 +136,28 @@ def read_instances(files: Sequence[Path]) -> tuple[list[Instance], tuple[Note, .
     return unique, (Note(NoteCode.IDENTITY_DERIVED, text),)
 
 
+def _refuse_mixed(instances: Sequence[Instance]) -> None:
+    """A series belongs to one study of one patient: results take over those of one image for all."""
+    for keyword, code, name, what in (
+        ("StudyInstanceUID", "SEVERAL_STUDIES", "Study Instance UID", "studies"),
+        ("PatientID", "SEVERAL_PATIENTS", "Patient ID", "patients"),
+        ("Modality", "SEVERAL_MODALITIES", "Modality", "modalities"),
+    ):
+        counts = Counter(str(i.header.get(keyword) or "") for i in instances)
+        if len(counts) > 1:  # without the values: a Patient ID does not belong in a message
+            numbers = ", ".join(str(n) for _, n in counts.most_common(5))
+            reason = f"The {len(instances)} images of one series have {len(counts)} values of {name} "
+            reason += f"({numbers} images each), as if {what} had been mixed: send each as its own series."
+            raise SeriesRefused(code, reason)
+
+
 def _read(path: Path) -> Instance:
+    _refuse_deflated(path)
     content = path.read_bytes()
     if not content:
         raise SeriesRefused("EMPTY_FILE", f"{path.name} has 0 bytes.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a malformed value is judged where it is used
+        with quiet():  # a malformed value is judged where it is used
             header = dcmread(io.BytesIO(content), stop_before_pixels=True)
             header.buffer = None  # else every header keeps its whole file in memory
     except InvalidDicomError:

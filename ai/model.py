@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -175,6 +176,27 @@ def check_input(spec: ModelSpec, modality: str, geometry: VolumeGeometry) -> Non
     else:
         return
     raise SeriesRefused("INPUT_NOT_ACCEPTED", f"Model {spec.id} {spec.version} {wrong}.")
+
+
+def check_output(spec: ModelSpec, volume: Volume, labels: object) -> None:
+    """Make sure that what a model answered is a label map of the volume and of the card.
+
+    Raises
+    ------
+    ModelError
+        ``MODEL_OUTPUT_INVALID``: other type or shape, or a number that the card does not have.
+    """
+    expected = volume.voxels.shape
+    highest = len(spec.structures)
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8:
+        wrong = f"is {getattr(labels, 'dtype', type(labels).__name__)}; an array of uint8 is needed"
+    elif labels.shape != expected:
+        wrong = f"has the shape {labels.shape}; the volume has {expected}"
+    elif labels.max(initial=0) > highest:
+        wrong = f"has the number {labels.max()}; the card has structures 1 to {highest}"
+    else:
+        return
+    raise ModelError("MODEL_OUTPUT_INVALID", f"The label map of model {spec.id} {spec.version} {wrong}.")
 
 
 def _cards(folders: Sequence[Path]) -> dict[str, Path]:

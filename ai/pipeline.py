@@ -9,24 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ai.measure import Measurement, measure
-from ai.model import Model, Progress, check_input
+from ai.model import Model, Progress, check_input, check_output
 from ai.nifti import write_nifti
+from ai.quiet import quiet
 from ai.results.context import ResultContext, derive_identity
 from ai.results.encode import encode
+from ai.results.equipment import ResultKind
 from ai.results.overview import build_overview
 from ai.results.seg import build_seg
 from ai.results.sr import build_sr
 from ai.results.verify import verify_segmentation
 from ai.volume import ImageSeries, LabelArray, read_series
-
-ResultKind = Literal["seg", "sr", "overview"]
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,19 @@ def run_series(files: Sequence[Path], model: Model, options: RunOptions, progres
         By name: the series is refused, the model cannot run, or the SEG read back differs.
     """
     clock = _Stages(progress)
-    with clock.stage("read"):
-        series = read_series(files)
-        modality = str(series.datasets[0].get("Modality", ""))
-        check_input(model.spec, modality, series.volume.geometry)
+    with clock.stage("read"), quiet():
+        series = read_series(files, partial(check_input, model.spec))
     with clock.stage("segment"):
         labels = model.segment(series.volume, clock.within)
+        check_output(model.spec, series.volume, labels)
     with clock.stage("measure"):
         measurements = measure(series.volume, labels, model.spec.structures)
     context = _context(series, model, labels, measurements, options)
-    with clock.stage("write"):
+    with clock.stage("write"), quiet():
         results, overview_png = _write(context)
-    with clock.stage("verify"):
+    with clock.stage("verify"), quiet():
         verify_segmentation(results[0].content, context)
-    run = describe_run(context, results, model.device, clock.times_s)
+    run = _describe_run(context, results, model.device, clock.times_s)
     return Outcome(context, results, overview_png, run)
 
 
@@ -105,7 +104,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
     (folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
 
-def describe_run(
+def _describe_run(
     context: ResultContext, results: Sequence[ResultFile], device: str, stage_times_s: Mapping[str, float]
 ) -> dict[str, object]:
     """The record of a run: what was found, in what, by what, and what was written. No patient attribute."""
@@ -166,11 +165,20 @@ def _context(
         spec=model.spec,
         labels=labels,
         measurements=measurements,
-        identity=derive_identity(series_uid, series.input_digest, model.spec),
+        identity=derive_identity(series_uid, series.input_digest, model.spec, options.software_version),
         created_at=options.created_at,
-        series_number_base=options.series_number_base,
+        series_number_base=_free_base(series.datasets[0], options.series_number_base),
         software_version=options.software_version,
     )
+
+
+def _free_base(source: Dataset, base: int) -> int:
+    """The series number base, or ten more where the source series has one of our three numbers."""
+    try:
+        taken = int(source.get("SeriesNumber") or 0)
+    except (TypeError, ValueError):
+        return base
+    return base + 10 if base < taken <= base + 3 else base
 
 
 def _write(context: ResultContext) -> tuple[tuple[ResultFile, ...], bytes]:

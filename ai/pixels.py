@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.errors import SeriesRefused
+from ai.quiet import quiet
 
 AIR_HU = -1024
-_MOST_PIXELS = 1 << 28  # of one image; 16384 × 16384
+_HOUNSFIELD_TYPES = ("", "HU", "US")  # PS3.3 C.11.1.1.2; "unspecified" is what converters write
+_LARGEST_FACTOR = 1e9  # beyond this a slope or an intercept is no measurement, and float32 overflows
+_MOST_PIXELS = 1 << 26  # of one image: 8192 × 8192, half a GiB while it is rescaled
 
 Image = npt.NDArray[np.float32]
 
@@ -27,21 +29,31 @@ def read_pixels(path: Path) -> tuple[npt.NDArray[np.int64], Dataset]:
     Raises
     ------
     SeriesRefused
-        UNSUPPORTED_PIXELS, PIXELS_TOO_LARGE, PIXEL_DATA_MISSING, PIXEL_DATA_TOO_SHORT,
-        CANNOT_DECODE.
+        TRUNCATED_FILE, UNSUPPORTED_PIXELS, PIXELS_TOO_LARGE, PIXEL_DATA_MISSING,
+        PIXEL_DATA_TOO_SHORT, CANNOT_DECODE; and UNSUPPORTED_RESCALE, RESCALE_INVALID, NOT_HOUNSFIELD,
+        for without a true rescale the values would be measured in no known unit.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             dataset = dcmread(path)
     except Exception as error:
         raise SeriesRefused(
             "TRUNCATED_FILE", f"{path.name} ends early or is damaged ({type(error).__name__})."
         ) from error
-    _check(dataset, path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        _check(dataset, path)
+        _check_rescale(dataset, path)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SeriesRefused(
+            "UNSUPPORTED_PIXELS",
+            f"The attributes that describe the pixels of {path.name} are malformed ({type(error).__name__}).",
+        ) from error
+    return _used_bits(_decoded(dataset, path).astype(np.int64), dataset), dataset
+
+
+def _decoded(dataset: Dataset, path: Path) -> npt.NDArray[Any]:
+    try:
+        with quiet():
             stored = dataset.pixel_array
     except Exception as error:  # decoders raise many types
         syntax = dataset.file_meta.TransferSyntaxUID.name
@@ -54,7 +66,7 @@ def read_pixels(path: Path) -> tuple[npt.NDArray[np.int64], Dataset]:
         raise SeriesRefused(
             "CANNOT_DECODE", f"{path.name} decodes to {stored.shape} instead of {wanted} pixels."
         )
-    return _used_bits(stored.astype(np.int64), dataset), dataset
+    return stored
 
 
 def _check(dataset: Dataset, path: Path) -> None:
@@ -87,6 +99,33 @@ def _check(dataset: Dataset, path: Path) -> None:
         )
 
 
+def _check_rescale(dataset: Dataset, path: Path) -> None:
+    """Refuse what would give wrong numbers without a word (PS3.3 C.11.1, C.8.2.1)."""
+    if dataset.get("ModalityLUTSequence"):
+        raise SeriesRefused(
+            "UNSUPPORTED_RESCALE",
+            f"{path.name} maps its values by a Modality LUT; only Rescale Slope and Intercept are read.",
+        )
+    is_ct = dataset.get("Modality") == "CT"
+    for keyword, name in (("RescaleSlope", "Rescale Slope"), ("RescaleIntercept", "Rescale Intercept")):
+        value = _number(dataset, keyword)
+        if value is None and is_ct:
+            wrong = f"has no {name}, so its values cannot be told in Hounsfield units"
+        elif value is not None and not abs(value) <= _LARGEST_FACTOR:  # also true for NaN
+            wrong = f"has a {name} that is no usable number"
+        elif value == 0.0 and keyword == "RescaleSlope":
+            wrong = "has a Rescale Slope of 0, which makes every value the same"
+        else:
+            continue
+        raise SeriesRefused("RESCALE_INVALID", f"{path.name} {wrong}.")
+    rescale_type = str(dataset.get("RescaleType") or "").strip().upper()
+    if is_ct and rescale_type not in _HOUNSFIELD_TYPES:
+        raise SeriesRefused(
+            "NOT_HOUNSFIELD",
+            f"{path.name} is a CT image in {rescale_type[:16]!r} (Rescale Type), not in Hounsfield units.",
+        )
+
+
 def _used_bits(stored: npt.NDArray[np.int64], dataset: Dataset) -> npt.NDArray[np.int64]:
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
     stored &= (1 << bits) - 1
@@ -100,8 +139,8 @@ def modality_values(stored: npt.NDArray[np.int64], dataset: Dataset) -> Image:
 
     MONOCHROME1 is not inverted: that is presentation, not a measurement (PS3.3 C.7.6.3.1.2).
     """
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    values = (stored * slope + intercept).astype(np.float32)
+    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
+    values = (stored * (1.0 if slope is None else slope) + (intercept or 0.0)).astype(np.float32)
     padding = _padding(stored, dataset)
     if padding is not None and padding.any() and not padding.all():
         lowest = values[~padding].min()
@@ -109,12 +148,13 @@ def modality_values(stored: npt.NDArray[np.int64], dataset: Dataset) -> Image:
     return values
 
 
-def _number(dataset: Dataset, keyword: str, default: float) -> float:
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    """A DS value; None when absent or empty, NaN when malformed."""
     try:
-        value = float(dataset.get(keyword, default))
+        value = dataset.get(keyword)
+        return None if value in (None, "") else float(value)
     except (TypeError, ValueError):
-        return default
-    return value if np.isfinite(value) else default
+        return float("nan")
 
 
 def _padding(stored: npt.NDArray[np.int64], dataset: Dataset) -> npt.NDArray[np.bool_] | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
-from ai.errors import NotAVolumeError
+from ai.errors import NotAVolumeError, SeriesRefused
 from ai.geometry import NotAVolume, Note, VolumeGeometry, assess
 from ai.instances import Instance, find_series, read_instances, slice_header
 from ai.pixels import modality_values, read_pixels
@@ -20,7 +22,11 @@ from ai.uids import derived_uid
 __all__ = ["ImageSeries", "LabelArray", "Volume", "find_series", "read_series", "slice_header"]
 
 LabelArray = npt.NDArray[np.uint8]
+Accept = Callable[[str, VolumeGeometry], None]
+"""Called with Modality and geometry before any pixel is decoded; raises to refuse the series."""
+
 _INT16 = np.iinfo(np.int16)
+_MOST_VOXELS = 1 << 30  # of one series: 4096 slices of 512 × 512, 2 GiB as int16
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,24 @@ class ImageSeries:
     notes: tuple[Note, ...] = ()
 
 
-def read_series(files: Sequence[Path]) -> ImageSeries:
+def read_series(files: Sequence[Path], accept: Accept | None = None) -> ImageSeries:
     """Read, check and decode one series; at most one decoded slice is held beside the volume.
 
-    Raises SeriesRefused (see :mod:`ai.instances`, :mod:`ai.pixels`) or NotAVolumeError.
+    Raises SeriesRefused (UNSUPPORTED_SOP_CLASS, VOLUME_TOO_LARGE; see :mod:`ai.instances`, :mod:`ai.pixels`),
+    NotAVolumeError, or what ``accept`` raises.
     """
     instances, notes = read_instances(files)
     geometry = assess([slice_header(instance.header) for instance in instances])
     if isinstance(geometry, NotAVolume):
         raise NotAVolumeError(geometry)
+    if accept is not None:
+        accept(str(instances[0].header.get("Modality") or ""), geometry)
+    _refuse_other_classes(instances)
+    if math.prod(geometry.shape) > _MOST_VOXELS:
+        size = " × ".join(str(n) for n in geometry.shape)
+        raise SeriesRefused(
+            "VOLUME_TOO_LARGE", f"The series has {size} voxels; at most {_MOST_VOXELS} are processed."
+        )
     by_uid = {instance.sop_instance_uid: instance for instance in instances}
     ordered = [by_uid[uid] for uid in geometry.sop_instance_uids]
     frame_of_reference_uid = _frame_of_reference(ordered, geometry)
@@ -84,6 +99,16 @@ def read_series(files: Sequence[Path]) -> ImageSeries:
         input_digest=_input_digest(instances),
         notes=geometry.notes,
     )
+
+
+def _refuse_other_classes(instances: Sequence[Instance]) -> None:
+    """Results refer to their source by SOP class; a private or retired one is no known image to a reader."""
+    for instance in instances:
+        uid = UID(str(instance.header.SOPClassUID))
+        if not uid.keyword.endswith("ImageStorage"):
+            name = f"{uid} ({uid.name})" if uid.keyword else str(uid)[:64] or "missing"
+            reason = f"The SOP Class UID of {instance.path.name} is {name}, no image storage class."
+            raise SeriesRefused("UNSUPPORTED_SOP_CLASS", reason)
 
 
 def _frame_of_reference(ordered: Sequence[Instance], geometry: VolumeGeometry) -> str:

@@ -61,20 +61,34 @@ class Wait:
     reason: str
 
 
-def decide(series: Arrivals, open_associations: int, now_s: float, rules: CompletionRules) -> Complete | Wait:
-    """Decide whether a series is complete at ``now_s``."""
-    quiet_s = now_s - series.last_instance_at
-    quiet_at_s = series.last_instance_at + rules.quiet_for_s
-    deadline_s = series.opened_at + rules.at_most_s
+def decide(
+    series: Arrivals,
+    open_associations: int,
+    now_s: float,
+    rules: CompletionRules,
+    listening_since_s: float = 0.0,
+) -> Complete | Wait:
+    """Decide whether a series is complete at ``now_s``.
+
+    Before ``listening_since_s`` (the start of the gateway) nobody could reach us, so that the
+    silence until then is no evidence.
+    """
+    restarted = listening_since_s > series.last_instance_at
+    quiet_since_s = max(series.last_instance_at, listening_since_s)
+    quiet_s = now_s - quiet_since_s
+    quiet_at_s = quiet_since_s + rules.quiet_for_s
+    deadline_s = max(series.opened_at, listening_since_s) + rules.at_most_s
     counted = f"{series.instance_count} instance{'' if series.instance_count == 1 else 's'}"
     if now_s >= quiet_at_s and not open_associations:
-        reason = f"{counted}; quiet for {quiet_s:.1f} s, no open association from {series.source}."
+        since = " since the gateway was started" if restarted else ""
+        reason = f"{counted}; quiet for {quiet_s:.1f} s{since}, no open association from {series.source}."
         return Complete(_evidence(series, open_associations, now_s, rules, reason, incomplete=False))
     if now_s >= deadline_s:
         reason = (
             f"{counted} after {now_s - series.opened_at:.0f} s, the longest that a series may take "
             f"({rules.at_most_s:g} s); taken as it is and possibly incomplete: the last instance came "
-            f"{quiet_s:.1f} s ago, open associations from {series.source}: {open_associations}."
+            f"{now_s - series.last_instance_at:.1f} s ago, open associations from {series.source}: "
+            f"{open_associations}."
         )
         return Complete(_evidence(series, open_associations, now_s, rules, reason, incomplete=True))
     if now_s < quiet_at_s:

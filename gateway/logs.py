@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 import warnings
 
@@ -36,6 +37,8 @@ def configure(component: str) -> FilteringBoundLogger:
         library = logging.getLogger(name)
         library.setLevel(logging.CRITICAL + 1)
         library.propagate = False
+    threading.excepthook = lambda crash: _unhandled(log, crash.exc_value, crash.thread)
+    sys.excepthook = lambda _type, error, _traceback: _unhandled(log, error, threading.current_thread())
     logging.basicConfig(handlers=[_ToStructlog(log)], level=logging.WARNING, force=True)
     return log
 
@@ -45,6 +48,13 @@ def places(error: BaseException) -> list[str]:
     return [
         f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
     ]
+
+
+def _unhandled(
+    log: FilteringBoundLogger, error: BaseException | None, thread: threading.Thread | None
+) -> None:
+    """Instead of the traceback that Python prints, which has the message."""
+    log.critical("unhandled_exception", thread=thread.name if thread else "", exc_info=error)
 
 
 def _error_without_message(logger: object, method: str, event: EventDict) -> EventDict:

@@ -34,7 +34,7 @@ from gateway.receive.contexts import storage_contexts
 from gateway.receive.storage_scp import StorageSCP
 from gateway.retry import Policy
 from gateway.settings.model import Settings
-from gateway.settings.runtime import cards, completion_rules, routes
+from gateway.settings.runtime import cards, completion_rules, routes, why_held
 from gateway.spool import Spool
 from gateway.sweep import Sweeper, SweepRules
 from gateway.web.app import Check, make_app
@@ -66,11 +66,19 @@ def serve(
         stack.enter_context(lock_data_dir(settings.data_dir))
         try:
             node = Node(settings, clock, log, stopping)
+        except sqlite3.OperationalError as error:  # the disk is full, or the file is not ours
+            sentence = (
+                f"{settings.data_dir / 'journal.db'} cannot be used ({error}): check its disk and owner."
+            )
+            raise GatewayError("JOURNAL_UNUSABLE", sentence) from error
         except sqlite3.DatabaseError as error:
             sentence = (
                 f"{settings.data_dir / 'journal.db'} cannot be used ({error}): restore it from a backup."
             )
             raise GatewayError("JOURNAL_UNUSABLE", sentence) from error
+        except OSError as error:
+            sentence = f"{error.filename or settings.data_dir} cannot be used: {error.strerror}."
+            raise GatewayError("DATA_DIR_UNUSABLE", sentence) from error
         stack.callback(node.close)
         node.start()
         node.watch()
@@ -122,6 +130,9 @@ class Node:
         self._crew.start("sweeper", self._sweep)
         for number, sender in enumerate(self._senders):
             self._crew.start(f"sender-{number}", partial(sender.run, self._stopping))
+        for destination, waiting in self._journal.waiting_deliveries().items():
+            if reason := why_held(settings, destination):
+                self._log.error("deliveries_held", destination=destination, waiting=waiting, reason=reason)
         self._log.info(
             "ready",
             ae_title=settings.dicom.ae_title,
@@ -242,7 +253,7 @@ def _bind(setting: str, listen: Callable[[], T]) -> T:
     except OSError as error:
         raise GatewayError(
             "PORT_NOT_FREE",
-            f"{setting} cannot be used: {error.strerror}. Stop what listens there, or choose another port.",
+            f"{setting} cannot be used: {error.strerror}. Stop what listens there, or correct host and port.",
         ) from error
 
 
@@ -290,5 +301,5 @@ def _senders(settings: Settings, results_root: Path) -> Sequence[SenderSettings]
             timeout_s=delivery.timeout,
         )
         for name, peer in settings.peers.items()
-        if "destination" in peer.roles and peer.port is not None
+        if peer.port is not None and not why_held(settings, name)
     ]

@@ -27,6 +27,10 @@ from gateway.routing import Route, RouteResult, Routing, first_match
 OWN_MANUFACTURER = "DICOM AI Gateway"
 """Manufacturer (0008,0070) of every result that a gateway makes; such series are never processed."""
 
+_NO_OWN_INSTANCES = (
+    "Every SOP Instance UID of this series was received before in another series, so nothing here can be "
+    "processed: correct the UIDs at the sender."
+)
 _SHORTEST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 60.0
 _AFTER_ERROR_S = 5.0
@@ -79,6 +83,7 @@ class Sweeper:
         self._log = log
         self._seen: dict[int, tuple[int, float]] = {}
         self._wait_s = _SHORTEST_WAIT_S
+        self._started_s = clock.monotonic_s()
 
     def wait_s(self) -> float:
         """Seconds until the next sweep is due.
@@ -108,7 +113,10 @@ class Sweeper:
         for series in receiving:
             now_s = self._now_s(series)
             open_associations = self._open_associations(series.source)
-            outcome = completion.decide(series, open_associations, now_s, self._rules.completion)
+            listening_since_s = now_s - (self._clock.monotonic_s() - self._started_s)
+            outcome = completion.decide(
+                series, open_associations, now_s, self._rules.completion, listening_since_s
+            )
             if isinstance(outcome, Wait):
                 wait_s = min(wait_s, outcome.until_s - now_s)
             elif self._decide(series, outcome.evidence):
@@ -169,6 +177,8 @@ def consider(
     """Everything that is decided about a complete series, with its reasons. Pure."""
     if is_ours or any(_text(m.facts, "Manufacturer") == OWN_MANUFACTURER for m in members):
         return _own_result(evidence, rules)
+    if not members:
+        return _without_routing("NO_OWN_INSTANCES", _NO_OWN_INSTANCES, evidence, rules, refused=True)
     geometry = assess([slice_header(member) for member in members])
     if isinstance(geometry, VolumeGeometry):
         kept = set(geometry.sop_instance_uids)

@@ -9,6 +9,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from gateway.settings.schema import schema_text  # noqa: E402 - the path comes first
 from gateway.states import DELIVERY, JOB, SERIES, Machine  # noqa: E402 - the path comes first
 
 
@@ -24,4 +25,5 @@ def states_markdown() -> str:
 
 
 if __name__ == "__main__":
+    (ROOT / "config" / "schema.json").write_text(schema_text(), encoding="utf-8")
     (ROOT / "docs" / "states.md").write_text(states_markdown(), encoding="utf-8")

@@ -1,24 +1,44 @@
-"""A finished run made by hand from a synthetic series: what the builders of results take."""
+"""Finished runs made by hand from synthetic series, without files: what the builders of results take."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from ai.geometry import Note, VolumeGeometry
 from ai.measure import measure
-from ai.model import ModelSpec, find_card
+from ai.model import find_card
 from ai.results.context import ResultContext, derive_identity
 from ai.volume import ImageSeries, LabelArray, Volume
-from tests.builders import affine, ct_series, torso_voxels, with_attributes
+from tests import builders
 
-CREATED_AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+CREATED_AT = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
+SMALL_SHAPE = (6, 13, 11)  # 143 voxels a frame: frames do not begin at whole bytes
+SMALL_SPACING_MM = (3.0, 0.8, 0.7)
 
 
-def finished_run(
+def run_of(series: ImageSeries, labels: LabelArray) -> ResultContext:
+    """The run in which the default model gave these labels."""
+    card = find_card("ct-tissue")
+    return ResultContext(
+        series=series,
+        spec=card,
+        labels=labels,
+        measurements=measure(series.volume, labels, card.structures),
+        identity=derive_identity(
+            str(series.datasets[0].SeriesInstanceUID), series.input_digest, card, "1.2.3"
+        ),
+        created_at=CREATED_AT,
+        series_number_base=9000,
+        software_version="1.2.3",
+    )
+
+
+def torso_run(
     orientation: str = "HFS",
     shape: tuple[int, int, int] = (24, 64, 80),
     spacing_mm: tuple[float, float, float] = (10.0, 5.0, 4.5),
@@ -28,50 +48,44 @@ def finished_run(
     **attributes: object,
 ) -> ResultContext:
     """The torso scanned in an orientation, labelled with the truth; numbers in ``without`` are not found."""
-    matrix = affine(shape, spacing_mm, orientation)
-    hu, labels = torso_voxels(shape, matrix)
-    datasets = with_attributes(ct_series(shape, spacing_mm, orientation, hu), **attributes)
+    datasets, labels = builders.torso_series(orientation, shape, spacing_mm)
+    datasets = builders.with_attributes(datasets, **attributes)
     labels[np.isin(labels, without)] = 0
+    return run_of(series_of(datasets, builders.affine(shape, spacing_mm, orientation), notes), labels)
+
+
+def small_run(
+    orientation: str = "HFS", labels: LabelArray | None = None, datasets: Sequence[Dataset] | None = None
+) -> ResultContext:
+    """A run on a series of ``SMALL_SHAPE``: with ``small_labels``, and correct, unless others are given."""
+    datasets = datasets or builders.ct_series(SMALL_SHAPE, SMALL_SPACING_MM, orientation)
+    series = series_of(datasets, builders.affine(SMALL_SHAPE, SMALL_SPACING_MM, orientation))
+    return run_of(series, small_labels() if labels is None else labels)
+
+
+def small_labels() -> LabelArray:
+    """Numbers 1, 2, 3 and 5 in places that no flip or shift maps onto themselves; 4 is absent."""
+    labels = np.zeros(SMALL_SHAPE, np.uint8)
+    labels[1:4, 2:9, 1:7] = 1
+    labels[1:3, 3:5, 2:4] = 2
+    labels[2:4, 4:7, 5:6] = 3
+    labels[4, 11, 9] = 5
+    return labels
+
+
+def series_of(
+    datasets: Sequence[Dataset], index_to_lps: npt.NDArray[np.float64], notes: tuple[Note, ...] = ()
+) -> ImageSeries:
+    """Datasets of ``builders.ct_series`` as a series that has been read."""
+    first = datasets[0]
     geometry = VolumeGeometry(
-        index_to_lps=matrix,
-        shape=shape,
-        sop_instance_uids=tuple(d.SOPInstanceUID for d in datasets),
-        frame_of_reference_uid=datasets[0].FrameOfReferenceUID,
-        slice_thickness_mm=spacing_mm[0],
+        index_to_lps=index_to_lps,
+        shape=(len(datasets), first.Rows, first.Columns),
+        sop_instance_uids=tuple(str(d.SOPInstanceUID) for d in datasets),
+        frame_of_reference_uid=str(first.FrameOfReferenceUID),
+        slice_thickness_mm=float(first.SliceThickness),
         notes=notes,
     )
-    series = ImageSeries(
-        datasets=tuple(_header(d) for d in datasets),
-        volume=Volume(hu, geometry),
-        input_digest="0" * 64,
-        notes=notes,
-    )
-    return run_of(series, labels)
-
-
-def run_of(series: ImageSeries, labels: LabelArray, spec: ModelSpec | None = None) -> ResultContext:
-    """The run in which the default model gave these labels."""
-    card = spec or find_card("ct-tissue")
-    return ResultContext(
-        series=series,
-        spec=card,
-        labels=labels,
-        measurements=measure(series.volume, labels, card.structures),
-        identity=derive_identity(series.datasets[0].SeriesInstanceUID, series.input_digest, card),
-        created_at=CREATED_AT,
-        series_number_base=9000,
-        software_version="0.1.0",
-    )
-
-
-def relabelled(context: ResultContext, labels: LabelArray) -> ResultContext:
-    """The same run with other labels, measured again."""
-    measurements = measure(context.series.volume, labels, context.spec.structures)
-    return replace(context, labels=labels, measurements=measurements)
-
-
-def _header(dataset: Dataset) -> Dataset:
-    header = Dataset()
-    header.update({tag: element for tag, element in dataset.items() if tag != 0x7FE00010})
-    header.file_meta = dataset.file_meta
-    return header
+    stored = [np.frombuffer(d.PixelData, "<i2").reshape(geometry.shape[1:]) for d in datasets]
+    volume = Volume((np.stack(stored) - 1024).astype(np.int16), geometry)
+    return ImageSeries(tuple(builders.without(datasets, "PixelData")), volume, "0" * 64, notes)

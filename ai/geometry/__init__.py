@@ -53,5 +53,8 @@ def assess(slices: Sequence[SliceHeader]) -> VolumeGeometry | NotAVolume:
     """
     images = [s for s in slices if not is_localizer(s)]
     if slices and not images:
-        return refuse(VerdictCode.LOCALIZER, f"All {len(slices)} images are localizers.", images=len(slices))
+        reason = f"All {len(slices)} images are localizers."
+        if len(slices) == 1:
+            reason = "The only image is a localizer."
+        return refuse(VerdictCode.LOCALIZER, reason, images=len(slices))
     return refuse_unrelated(images) or place(images, dropped=len(slices) - len(images))

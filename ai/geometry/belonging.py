@@ -14,6 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 
 ORIENTATION_TOLERANCE = 1e-3  # of a cosine: the rounding seen in real headers, about 0.06°
 PIXEL_SPACING_TOLERANCE = 1e-3  # relative: half a pixel over 512
+_MOST_ORIENTATIONS = 50
 LONGEST_MM = 1e6  # beyond this a length in a header is no length
 
 
@@ -95,13 +96,16 @@ def _same_orientation(slices: Sequence[SliceHeader]) -> NotAVolume | None:
     cosines = as_array([s.orientation for s in slices])
     groups: list[FloatArray] = []
     for each in cosines:
+        if len(groups) == _MOST_ORIENTATIONS:
+            break  # enough to refuse; counting on would take quadratic time
         if not any(np.max(np.abs(each - group)) <= ORIENTATION_TOLERANCE for group in groups):
             groups.append(each)
     if len(groups) == 1:
         return None
     degrees = max(_angle_degrees(groups[0], group) for group in groups)
+    least = "at least " if len(groups) == _MOST_ORIENTATIONS else ""
     reason = (
-        f"The {len(slices)} images have {len(groups)} different orientations, up to "
+        f"The {len(slices)} images have {least}{len(groups)} different orientations, up to "
         f"{degrees:.1f}° apart: they are no parallel slices."
     )
     return refuse(VerdictCode.MIXED_ORIENTATION, reason, orientations=len(groups), degrees=round(degrees, 3))

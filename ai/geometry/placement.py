@@ -24,6 +24,7 @@ from ai.geometry.model import (
 FloatArray = npt.NDArray[np.float64]
 
 SPACING_TOLERANCE = 0.01  # of the slice spacing, as highdicom's
+GRID_TOLERANCE = 0.1  # of the slice spacing: how far a slice may be from its place on the regular grid
 TILT_TOLERANCE = 1e-3  # sideways creep per millimetre along the normal, about 0.06°
 IN_PLANE_TOLERANCE = 0.1  # of a pixel
 MULTIPLE_TOLERANCE = 0.05  # of the spacing: how near a gap must be to a whole number of slices
@@ -84,7 +85,10 @@ def _distinct_positions(stack: _Stack) -> NotAVolume | None:
         return None
     count = len(stack.slices)
     places = count - same.size
-    reason = f"{count} images share {places} positions, the first at {stack.place(int(same[0]))}"
+    where = stack.place(int(same[0]))
+    reason = f"{count} images share {places} positions, the first at {where}"
+    if places == 1:
+        reason = f"All {count} images lie at one position, {where}"
     phases = count / places
     if places > 1 and phases.is_integer():
         reason += f": {int(phases)} at each, as if several phases, echoes or directions were in one series"
@@ -132,7 +136,7 @@ def _is_even(gaps: FloatArray) -> bool:
 
 def _evenly_spaced(stack: _Stack) -> NotAVolume | None:
     if _is_even(stack.gaps):
-        return None
+        return _on_grid(stack)
     near = stack.gaps[stack.gaps < 1.5 * stack.gaps.min()]
     spacing_mm = float(np.median(near))
     multiples = np.rint(stack.gaps / spacing_mm).astype(np.int64)
@@ -149,6 +153,22 @@ def _evenly_spaced(stack: _Stack) -> NotAVolume | None:
     return refuse(
         VerdictCode.IRREGULAR_SPACING, reason, **{k: round(float(v), 4) for k, v in numbers.items()}
     )
+
+
+def _on_grid(stack: _Stack) -> NotAVolume | None:
+    """Refuse gaps that are each near enough to the mean, but add up to slices that are out of place."""
+    spacing_mm = float(stack.gaps.mean())
+    grid = stack.heights[0] + spacing_mm * np.arange(len(stack.heights))
+    off_mm = np.abs(stack.heights - grid)
+    worst = int(np.argmax(off_mm))
+    if off_mm[worst] <= GRID_TOLERANCE * spacing_mm:
+        return None
+    reason = (
+        f"The gaps between slices drift from {stack.gaps.min():.3f} mm to {stack.gaps.max():.3f} mm: the "
+        f"slice at {stack.place(worst)} is {off_mm[worst]:.2f} mm from its place at a mean spacing of "
+        f"{spacing_mm:.3f} mm."
+    )
+    return refuse(VerdictCode.IRREGULAR_SPACING, reason, drift_mm=round(float(off_mm[worst]), 4))
 
 
 def _missing(stack: _Stack, multiples: npt.NDArray[np.int64], spacing_mm: float) -> NotAVolume:

@@ -77,9 +77,11 @@ def pool(voxels: npt.NDArray[Any], grid: Grid, above: float | None = None) -> np
     return np.concatenate(parts)
 
 
-def components(mask: Mask, minimum_voxels: float = 1) -> tuple[npt.NDArray[np.int32], list[int]]:
-    """Face-connected components: label array, and the labels of at least the size, largest first."""
-    labels, _ = ndimage.label(mask)
+def components(
+    mask: Mask, minimum_voxels: float = 1, structure: Mask | None = None
+) -> tuple[npt.NDArray[np.int32], list[int]]:
+    """Components (face-connected by default): label array, and labels of at least the size, largest first."""
+    labels, _ = ndimage.label(mask, structure=structure)
     sizes = np.bincount(labels.reshape(-1))
     sizes[0] = 0
     order = np.argsort(-sizes, kind="stable")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from ai.inference.coarse import Grid, Mask
 
@@ -59,6 +60,29 @@ def draw(
             near, inner, low_hu = (_enlarge(array, where, grid, hu.shape) for array in arrays)
             labels[(near & (hu >= low_hu) & (hu < criterion.high_hu)) | inner] = criterion.number
         yield where, labels.cpu().numpy()
+
+
+def fill_small_holes(
+    labels: npt.NDArray[np.uint8], number: int, over: int, largest_mm2: float, pixel_mm2: float
+) -> None:
+    """Fill, in place, the axial holes of a label up to an area, where they hold only the label ``over``."""
+    for plane in labels:
+        rows, columns = (np.nonzero((plane == number).any(axis))[0] for axis in (1, 0))
+        if rows.size:
+            _fill_plane(
+                plane[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
+                number,
+                over,
+                largest_mm2 / pixel_mm2,
+            )
+
+
+def _fill_plane(plane: npt.NDArray[np.uint8], number: int, over: int, largest_pixels: float) -> None:
+    holes, count = ndimage.label(plane != number)
+    small = np.bincount(holes.reshape(-1), minlength=count + 1) <= largest_pixels
+    small[0] = False
+    small[holes[plane != over]] = False
+    plane[small[holes]] = number
 
 
 def _tensor(array: npt.NDArray[Any] | float, grid: Grid) -> torch.Tensor:

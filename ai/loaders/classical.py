@@ -31,21 +31,22 @@ from ai.errors import ModelError
 from ai.inference.canonical import reorientation
 from ai.inference.coarse import Grid, Mask, make_grid, pool
 from ai.inference.ct_body import find_body
-from ai.inference.ct_bone import find_bone
+from ai.inference.ct_bone import BoneRule, find_bone
 from ai.inference.ct_lung import Lungs, find_lungs
-from ai.inference.refine import Criterion, Region, draw, shell
+from ai.inference.refine import Criterion, Region, draw, fill_small_holes, shell
 from ai.model import ModelSpec, Progress
 from ai.volume import LabelArray, Volume
 
 _COARSE_MM = 2.5
+_CAVITY_MM2 = 60.0  # marrow of a rib or of an arch; half a narrow spinal canal
 _ANY_HU = float("inf")
 _STRUCTURES = ("body", "left_lung", "right_lung", "bone", "metal_implant")
+_BONE_PARAMETERS = ("bone_seed_hu", "bone_threshold_hu", "marrow_threshold_hu", "bone_widest_mm")
 _PARAMETERS = (
     "body_threshold_hu",
     "lung_threshold_hu",
     "airway_threshold_hu",
-    "bone_seed_hu",
-    "bone_threshold_hu",
+    *_BONE_PARAMETERS,
     "metal_threshold_hu",
     "metal_minimum_ml",
 )
@@ -99,8 +100,8 @@ class CtTissue:
         metal = find_metal(voxels, body, grid, value)
         progress("bone", 0.5)
         near_metal = _coarse_metal(metal, body.shape, grid)
-        seed_hu, bone_hu = value["bone_seed_hu"], value["bone_threshold_hu"]
-        bone = find_bone(voxels, mean_hu, body, near_metal, grid, seed_hu, bone_hu)
+        rule = BoneRule(*(value[name] for name in _BONE_PARAMETERS))
+        bone = find_bone(voxels, mean_hu, body, near_metal, grid, rule)
         criteria = [
             Criterion(1, shell(body, grid), value["body_threshold_hu"], _ANY_HU),
             *_lung_criteria(lungs, grid),
@@ -108,6 +109,7 @@ class CtTissue:
         ]
         for where, labels in draw(voxels, grid, criteria):
             progress("boundaries", 0.7 + 0.3 * where.start / voxels.shape[0])
+            fill_small_holes(labels, 4, 1, _CAVITY_MM2, float(norms[1] * norms[2]))
             yield where, _with_metal(labels, where, metal)
 
 

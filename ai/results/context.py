@@ -26,11 +26,15 @@ class ResultIdentity:
     tracking_uids: Mapping[int, str]
 
 
-def derive_identity(series_instance_uid: str, input_digest: str, spec: ModelSpec) -> ResultIdentity:
+def derive_identity(
+    series_instance_uid: str, input_digest: str, spec: ModelSpec, software_version: str
+) -> ResultIdentity:
     """Derive every UID of a run from its source series, input set, model id, version and card."""
 
+    model = (spec.id, spec.version, spec.digest, software_version)
+
     def uid(kind: str) -> str:
-        return derived_uid(series_instance_uid, input_digest, spec.id, spec.version, spec.digest, kind)
+        return derived_uid(series_instance_uid, input_digest, *model, kind)
 
     return ResultIdentity(
         seg_series_uid=uid("seg-series"),
@@ -39,7 +43,7 @@ def derive_identity(series_instance_uid: str, input_digest: str, spec: ModelSpec
         sr_uid=uid("sr"),
         overview_series_uid=uid("overview-series"),
         overview_uid=uid("overview"),
-        device_uid=derived_uid("device", spec.id, spec.version, spec.digest),
+        device_uid=derived_uid("device", *model),
         tracking_uids={s.number: uid(f"tracking-{s.number}") for s in spec.structures},
     )
 

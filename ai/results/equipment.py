@@ -52,12 +52,12 @@ def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttribu
     """Number (base + 1, 2, 3), description ``AI <title> SEG (RUO)``, date and time of a result's series."""
     offset, word = _SERIES[kind]
     ending = f" {word} (RUO)"
-    moment = context.created_at.astimezone(_source_zone(context))
+    moment = context.created_at.astimezone(_source_zone(context) or context.created_at.tzinfo)
     return SeriesAttributes(
         number=context.series_number_base + offset,
         description=f"AI {context.spec.title}"[: _LONG_STRING - len(ending)] + ending,
-        date=dicom_date(moment),
-        time=dicom_time(moment),
+        date=_dicom_date(moment),
+        time=_dicom_time(moment),
     )
 
 
@@ -69,9 +69,8 @@ def set_series(dataset: Dataset, context: ResultContext, kind: ResultKind) -> No
     for moment in ("Series", "Content", "InstanceCreation"):
         setattr(dataset, f"{moment}Date", series.date)
         setattr(dataset, f"{moment}Time", series.time)
-    offset = context.series.datasets[0].get("TimezoneOffsetFromUTC")
-    if offset and _source_zone(context) is not context.created_at.tzinfo:
-        dataset.TimezoneOffsetFromUTC = offset
+    if _source_zone(context) is not None:
+        dataset.TimezoneOffsetFromUTC = context.series.datasets[0].TimezoneOffsetFromUTC
     elif "TimezoneOffsetFromUTC" in dataset:
         del dataset.TimezoneOffsetFromUTC
 
@@ -96,12 +95,12 @@ def device_serial_number(context: ResultContext) -> str:
     return context.spec.digest[:16] or context.spec.id
 
 
-def dicom_date(moment: datetime) -> str:
+def _dicom_date(moment: datetime) -> str:
     """A date as DA (PS3.5 6.2)."""
     return moment.strftime("%Y%m%d")
 
 
-def dicom_time(moment: datetime) -> str:
+def _dicom_time(moment: datetime) -> str:
     """A time of day as TM, to the microsecond (PS3.5 6.2)."""
     return moment.strftime("%H%M%S.%f")
 
@@ -112,12 +111,11 @@ def _is_writer(item: Dataset) -> bool:
 
 
 def _source_zone(context: ResultContext) -> tzinfo | None:
-    """The zone that the source states, else that of the run."""
+    """The zone that the source states; None when it states none that can be read."""
     try:
-        stated = datetime.strptime(context.series.datasets[0].get("TimezoneOffsetFromUTC", ""), "%z").tzinfo
+        return datetime.strptime(context.series.datasets[0].get("TimezoneOffsetFromUTC", ""), "%z").tzinfo
     except (TypeError, ValueError):
-        return context.created_at.tzinfo
-    return stated
+        return None
 
 
 def _contributing(context: ResultContext) -> Dataset:

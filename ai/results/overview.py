@@ -20,13 +20,16 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from ai import terminology
 from ai.geometry import VolumeGeometry
 from ai.measure import Measurement
+from ai.results.coding import concept
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER, add_equipment, set_series
 from ai.results.montage import Edges, LegendEntry, Overlay, Page, Tile, draw_montage
 from ai.results.source import copy_patient_and_study
+from ai.terminology import Code
 from ai.volume import LabelArray
 
 TILES = 12
+SOURCE_FOR_MONTAGE = Code("121329", "DCM", "Source image for montage")
 
 _SIDES = (("R", "L"), ("A", "P"), ("F", "H"))  # towards minus and plus of the LPS axes
 _OBLIQUE = 0.2  # a direction cosine of at least this much earns a letter
@@ -52,7 +55,7 @@ def draw(context: ResultContext) -> npt.NDArray[np.uint8]:
     """The picture: RGB uint8 ``(height, width, 3)``, 1024 wide."""
     geometry = context.series.volume.geometry
     low, high = grey_range(context)
-    chosen = choose_slices(context.labels, _outlined(context))
+    chosen = _chosen(context)
     tiles = [
         Tile(
             grey=_grey(context.series.volume.voxels[k], low, high),
@@ -135,6 +138,10 @@ def _grey(
 ) -> npt.NDArray[np.uint8]:
     scaled = (plane.astype(np.float32) - low) * (255.0 / (high - low))
     return np.asarray(np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8))
+
+
+def _chosen(context: ResultContext) -> tuple[int, ...]:
+    return choose_slices(context.labels, _outlined(context))
 
 
 def _outlined(context: ResultContext) -> tuple[int, ...]:
@@ -221,6 +228,7 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     add_equipment(dataset, context)
     dataset.SecondaryCaptureDeviceManufacturer = MANUFACTURER
     dataset.DerivationDescription = f"Overview of {context.spec.title} {context.spec.version}"
+    dataset.SourceImageSequence = [_shown(context.series.datasets[k]) for k in _chosen(context)]
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
     dataset.PlanarConfiguration = 0
@@ -233,9 +241,20 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     return dataset
 
 
+def _shown(source: Dataset) -> Dataset:
+    """A slice of the montage (PS3.3 C.12.4): the way back from the picture to its series."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.SOPClassUID
+    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [concept(SOURCE_FOR_MONTAGE)]
+    return item
+
+
 def _set_body_part(dataset: Dataset, source: Dataset) -> None:
     """Repeat the body part. One that may be paired needs Laterality, empty when unknown."""
     body_part = source.get("BodyPartExamined")
+    if not isinstance(body_part, str):  # some write several values, where one is allowed
+        body_part = ""
     if body_part:
         dataset.BodyPartExamined = body_part
     if body_part not in _UNPAIRED:

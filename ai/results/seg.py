@@ -25,6 +25,15 @@ from ai.uids import derived_uid
 
 _CODE_STRING = 16  # PS3.5 6.2, VR CS
 _LONG_STRING = 64  # VR LO
+_NEEDED = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    # of Contributing Equipment, as the acquisition equipment
+    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
+    *("InstitutionName", "InstitutionalDepartmentName", "InstitutionAddress", "StationName"),
+    *("AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime"),
+)
 _TYPE_2 = (  # what the writer reads of patient and study
     "PatientID",
     "PatientName",
@@ -97,16 +106,18 @@ def tracking_id(context: ResultContext, structure: Structure) -> str:
 
 
 def _source(header: Dataset) -> Dataset:
-    """A shallow copy of a header without patient and study.
+    """What the writer needs of a header: identity, place, and the equipment that it lists, decoded.
 
-    They are copied later as they are. The writer refuses some values, and would quote others in warnings.
+    Patient and study are copied later as they are. The writer refuses some values, decodes text by another
+    character set, and would quote others in warnings.
     """
     source = Dataset()
-    source.update(header)
-    source.pop("SpecificCharacterSet", None)
+    for keyword in _NEEDED:
+        if keyword in header:
+            source[keyword] = header[keyword]
     for keyword in _TYPE_2:
-        source.pop(keyword, None)  # first, for the element is shared with the header
         setattr(source, keyword, None)
+    source.SliceThickness = "0"  # what is written is the grid's; that of a source may be malformed
     return source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 CHARACTER_SET = "ISO_IR 192"
@@ -37,14 +38,31 @@ _TYPE_2 = (
 def copy_patient_and_study(target: Dataset, source: Dataset) -> None:
     """Make patient and study of a result those of its source; type 2 attributes are there, if empty.
 
-    Text is decoded by the source's own character set, and is encoded anew in UTF-8.
+    Text, that in sequences too, is decoded by the source's own character set, and encoded anew in UTF-8.
     """
     for keyword in _TAKEN:
         if keyword in source:
-            target[keyword] = copy.deepcopy(source[keyword])
+            target[keyword] = _decoded(source[keyword])
         elif keyword in target:
             del target[keyword]
     for keyword in _TYPE_2:
         if keyword not in target:
             setattr(target, keyword, None)
     target.SpecificCharacterSet = CHARACTER_SET
+
+
+def _decoded(element: DataElement) -> DataElement:
+    """A deep copy without a value that is still bytes: those would be written as they are."""
+    element = copy.deepcopy(element)
+    if element.VR == "SQ":
+        for item in element.value:
+            _decode(item)
+    return element
+
+
+def _decode(item: Dataset) -> None:
+    for element in item:  # looking at an element decodes it
+        if element.VR == "SQ":
+            for nested in element.value:
+                _decode(nested)
+    item.pop("SpecificCharacterSet", None)

@@ -39,7 +39,7 @@ _VOLUME = CodedConcept("118565006", "SCT", "Volume")
 _MILLILITRE = CodedConcept("mL", "UCUM", "milliliter")
 _ATTENUATION = CodedConcept("112031", "DCM", "Attenuation Coefficient")
 _HOUNSFIELD = CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
-_PRESENCE = CodedConcept("705057003", "SCT", "Presence")
+_PRESENCE = CodedConcept("121052", "DCM", "Presence of property")
 _ABSENT = CodedConcept("272519000", "SCT", "Absent")
 _DERIVATIONS = {
     "mean": CodedConcept("373098007", "SCT", "Mean"),
@@ -120,7 +120,8 @@ def summary(context: ResultContext) -> tuple[str, ...]:
     notes = dict.fromkeys(
         note.text for note in (*context.series.notes, *context.series.volume.geometry.notes)
     )
-    return (" ".join(sentences), *notes, RESEARCH_USE)
+    meanings = [f"{s.label}: {s.description}." for s in spec.structures if s.description]
+    return (" ".join(sentences), *notes, " ".join(meanings), RESEARCH_USE)
 
 
 def _evidence(source: Dataset) -> Dataset:

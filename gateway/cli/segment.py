@@ -84,7 +84,7 @@ def _run(files: list[Path], spec: ModelSpec, device: str, out: Path) -> Mapping[
     from ai.pipeline import RunOptions, run_series, write_outcome
     from gateway.jobs.run import choose_device
 
-    created_at = datetime.fromtimestamp(SystemClock().now_s(), tz=UTC)
+    created_at = datetime.fromtimestamp(SystemClock().now_s(), tz=UTC).astimezone()
     options = RunOptions(created_at=created_at, software_version=__version__)
     with _progress() as report:
         outcome = run_series(files, load_model(spec, choose_device(device)), options, report)

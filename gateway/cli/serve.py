@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import typer
+import os
+import sys
 
 from gateway.cli.common import ConfigOption, load
 
@@ -14,4 +15,8 @@ def serve(config_file: ConfigOption) -> None:
     from gateway.serve import serve as run
 
     settings = load(config_file)
-    raise typer.Exit(run(settings, SystemClock(), logs.configure("serve")))
+    code = run(settings, SystemClock(), logs.configure("serve"))
+    sys.stderr.flush()
+    # Everything of ours is closed. Python would now wait for pynetdicom's threads, which wait for
+    # the next bytes of a peer that may have stopped talking.
+    os._exit(code)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.journal import JournalReader
+    from gateway.settings import Settings
 
 Record = dict[str, Any]
 UidArgument = Annotated[str, typer.Argument(help="Study or Series Instance UID, or any unique ending of it.")]
@@ -48,7 +49,7 @@ def list_series(config: ConfigOption, limit: LimitOption = 50, as_json: JsonOpti
     """
     from gateway.cli.study_view import print_list, story, summary
 
-    with _journal(config) as reader:
+    with _journal(load(config)) as reader:
         rows = [summary(story(reader, record)) for record in reader.series()[-limit:]]
     if as_json:
         print_json({"series": rows})
@@ -96,7 +97,7 @@ def explain(
         for each in stories:
             print_story(each, console())
         return
-    with _journal(config) as reader:
+    with _journal(load(config)) as reader:
         found = [r for r in reader.refusals(limit) if r["subject"] in ("association", "instance")]
     if as_json:
         print_json({"refusals": found})
@@ -105,11 +106,11 @@ def explain(
 
 
 @contextmanager
-def _journal(config: Path) -> Iterator[JournalReader]:
+def _journal(settings: Settings) -> Iterator[JournalReader]:
     """The journal of a configuration, read-only; works beside a running gateway."""
     from gateway.journal import JournalReader
 
-    path = load(config).data_dir / "journal.db"
+    path = settings.data_dir / "journal.db"
     if not path.is_file():
         reason = f"There is no journal at {path}: the gateway has not run with this configuration yet."
         fail("NO_JOURNAL", reason, EXIT_NOT_FOUND)
@@ -125,12 +126,20 @@ def _journal(config: Path) -> Iterator[JournalReader]:
 
 def _find(config: Path, uid: str) -> list[Record]:
     """The stories of the study or series that a UID, or the ending of one, names."""
-    from gateway.cli.study_view import story
+    from gateway.cli.study_view import story, waiting_deliveries
+    from gateway.settings.runtime import why_held
 
-    with _journal(config) as reader:
+    settings = load(config)
+    with _journal(settings) as reader:
         records = reader.series()
         level, named = _resolve(records, uid.lstrip("…."))
-        return [story(reader, record) for record in records if record[level] == named]
+        stories = [story(reader, record) for record in records if record[level] == named]
+    newest = {each["series_instance_uid"]: each["revision"] for each in stories}  # in order of arrival
+    for each in stories:
+        each["newest_revision"] = newest[each["series_instance_uid"]]
+    for delivery in waiting_deliveries(stories):
+        delivery["held"] = why_held(settings, delivery["destination"])
+    return stories
 
 
 def _resolve(records: list[Record], ending: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 _ENDING = 8
+_SHOWN_AT_EACH_END = 4
+_WIDE = 160  # characters that the full table needs
+_COLUMNS = (
+    "STUDY", "SERIES", "MOD", "DESCRIPTION", "FROM", "N",
+    "STATE", "DECISION", "JOB", "RESULTS", "DELIVERY", "ARRIVED",
+)  # fmt: skip
+_NARROW_COLUMNS = ("SERIES", "MOD", "DESCRIPTION", "FROM", "N", "DECISION", "JOB", "DELIVERY")
 
 
 def story(reader: JournalReader, record: Record) -> Record:
@@ -55,34 +62,44 @@ def summary(each: Record) -> Record:
     }
 
 
+def waiting_deliveries(stories: Sequence[Record]) -> list[Record]:
+    """The deliveries of some stories that have not been sent yet."""
+    results = [result for each in stories for job in each["jobs"] for result in job["results"]]
+    return [d for result in results for d in result["deliveries"] if d["state"] == "pending"]
+
+
 def print_list(rows: Sequence[Record], out: Console) -> None:
-    """A table, one row for each series revision."""
+    """A table, one row for each series revision; a narrow terminal gets the columns that matter most."""
     if not rows:
         out.print("Nothing has arrived yet.")
         return
+    headings = _COLUMNS if out.width >= _WIDE else _NARROW_COLUMNS
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("STUDY", "SERIES", "MOD", "DESCRIPTION", "FROM"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("N", justify="right")
-    for heading in ("STATE", "DECISION", "JOB", "RESULTS", "DELIVERY", "ARRIVED"):
-        table.add_column(heading, no_wrap=True)
+    for heading in headings:
+        justify: Literal["left", "right"] = "right" if heading == "N" else "left"
+        table.add_column(heading, no_wrap=heading != "DESCRIPTION", justify=justify)
     for row in rows:
-        revision = f" r{row['revision']}" if row["revision"] > 1 else ""
-        table.add_row(
-            _ending(row["study_instance_uid"]),
-            _ending(row["series_instance_uid"]) + revision,
-            _printable(row["modality"] or "-"),
-            _printable(row["description"] or "-")[:32],
-            row["source"],
-            str(row["instances"]),
-            row["state"],
-            row["decision"] or "-",
-            row["job"] or "-",
-            ", ".join(row["results"]) or "-",
-            ", ".join(f"{count} {state}" for state, count in row["deliveries"].items()) or "-",
-            clock_text(row["opened_at"]),
-        )
+        cells = _cells(row)
+        table.add_row(*(cells[heading] for heading in headings))
     out.print(table)
+
+
+def _cells(row: Record) -> dict[str, str]:
+    revision = f" r{row['revision']}" if row["revision"] > 1 else ""
+    return {
+        "STUDY": _ending(row["study_instance_uid"]),
+        "SERIES": _ending(row["series_instance_uid"]) + revision,
+        "MOD": _printable(row["modality"] or "-"),
+        "DESCRIPTION": _printable(row["description"] or "-")[:32],
+        "FROM": row["source"],
+        "N": str(row["instances"]),
+        "STATE": row["state"],
+        "DECISION": row["decision"] or "-",
+        "JOB": row["job"] or "-",
+        "RESULTS": ", ".join(row["results"]) or "-",
+        "DELIVERY": ", ".join(f"{count} {state}" for state, count in row["deliveries"].items()) or "-",
+        "ARRIVED": clock_text(row["opened_at"]),
+    }
 
 
 def print_state(each: Record, out: Console) -> None:
@@ -149,17 +166,25 @@ def _print_routes(routes: Sequence[Record], out: Console) -> None:
 
 def _print_job(job: Record, out: Console) -> None:
     _line(out, f"job {job['id']}", _job(job))
-    for event in job["events"]:
-        _line(out, "", f"{clock_text(event['at'])} {event['name']}: {event['reason']}")
+    _print_events(job["events"], out)
     for result in job["results"]:
         identity = f"SOP Instance {result['sop_instance_uid']}, series {result['series_instance_uid']}"
         _line(out, result["kind"], identity)
         for delivery in result["deliveries"]:
             _line(out, "", _delivery(delivery))
-            for event in delivery["events"]:
-                _line(out, "", f"  {clock_text(event['at'])} {event['name']}: {event['reason']}")
+            _print_events(delivery["events"], out, indent="  ")
     if job["state"] == "done" and not job["destinations"]:
         _line(out, "delivery", "none: results are kept here (shadow mode, or a route without destination)")
+
+
+def _print_events(events: Sequence[Record], out: Console, indent: str = "") -> None:
+    """All of a few events; of many (a PACS that was down for a week) the first and the last ones."""
+    left_out = len(events) - 2 * _SHOWN_AT_EACH_END
+    for number, event in enumerate(events):
+        if left_out > 1 and number == _SHOWN_AT_EACH_END:
+            _line(out, "", f"{indent}… {left_out} more events, all of them with --json …")
+        if left_out <= 1 or not _SHOWN_AT_EACH_END <= number < _SHOWN_AT_EACH_END + left_out:
+            _line(out, "", f"{indent}{clock_text(event['at'])} {event['name']}: {event['reason']}")
 
 
 def _job(job: Record) -> str:
@@ -173,7 +198,9 @@ def _job(job: Record) -> str:
 def _delivery(delivery: Record) -> str:
     attempts = f"{delivery['attempts']} attempt{'' if delivery['attempts'] == 1 else 's'}"
     text = f"to {delivery['destination']}: {delivery['state']}, {attempts}"
-    if delivery["state"] == "pending" and delivery["attempts"]:
+    if delivery.get("held"):
+        text += f"; {delivery['held']}"
+    elif delivery["state"] == "pending" and delivery["attempts"]:
         text += f", next at {clock_text(delivery['next_attempt_at'])}"
     if delivery["failure_name"]:
         text += f"; {delivery['failure_name']}: {delivery['failure_reason']}"
@@ -182,7 +209,9 @@ def _delivery(delivery: Record) -> str:
 
 def _heading(each: Record, out: Console) -> None:
     described = " ".join(text for text in (each["modality"], each["description"]) if text)
-    revision = f"  revision {each['revision']}" if each["revision"] > 1 else ""
+    revision = f"  revision {each['revision']}" if each["newest_revision"] > 1 else ""
+    if each["revision"] < each["newest_revision"]:
+        revision += f" (later instances made revision {each['newest_revision']}, see below)"
     text = f"Series {each['series_instance_uid']}  {described}{revision}"
     out.print(_printable(text), style="bold")
     _line(out, "study", each["study_instance_uid"])

@@ -96,15 +96,18 @@ class Sender:
 
     def send_one(self) -> bool:
         """Claim and try one due delivery; False when none is due."""
+        settings = self._settings
         try:
-            delivery = self._journal.claim_delivery(self._settings.destination, self._clock.now_s())
+            delivery = self._journal.claim_delivery(
+                settings.destination, self._clock.now_s(), settings.policy.longest_wait_s
+            )
         except sqlite3.OperationalError as error:
             self._log.critical("journal_cannot_be_written", error=str(error))
             return False
         if delivery is None:
             return False
         failpoint.reach("deliver.claimed")
-        path = self._settings.results_root / delivery.path
+        path = settings.results_root / delivery.path
         damage = _damage(path, delivery)
         if damage is not None:
             self._bury(delivery, damage)

@@ -27,7 +27,7 @@ from gateway.journal.records import ClaimedJob, Failure, NewResult
 from gateway.states import JobEvent
 
 RESULT_ORDER = ("seg", "sr", "overview")
-"""Results are delivered in this order, so that a report never arrives before what it cites."""
+"""Results enter the outbox in this order: a report follows what it cites, unless that is refused."""
 
 _POLL_S = 0.1
 _DISK_TROUBLE_WAIT_S = 1.0
@@ -192,7 +192,9 @@ class Dispatcher:
 
     def _claim(self, worker_pid: int) -> None:
         now = self._clock.now_s()
-        job = self._journal.claim_job(secrets.token_hex(16), now + self._settings.lease_s, now)
+        job = self._journal.claim_job(
+            secrets.token_hex(16), now + self._settings.lease_s, now, self._settings.retry_after_s
+        )
         if job is None:
             return
         failpoint.reach("dispatch.claimed")

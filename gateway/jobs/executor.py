@@ -101,7 +101,10 @@ class LocalExecutor:
         with self._lock:
             process = self._process
         if process is not None and process.pid == pid:
-            _write(process, encode(request))
+            # A pipe holds 64 KiB: a worker that has stopped reading must not stop us too.
+            writer = threading.Thread(target=_write, args=(process, encode(request)), name="job-request")
+            writer.daemon = True
+            writer.start()
 
     def next_event(self, timeout_s: float) -> Event | None:
         """The next event of the worker, or None when there is none in time."""

@@ -64,7 +64,7 @@ class Runner:
             send(Progress(request.lease_id, stage, fraction))
 
         options = RunOptions(
-            created_at=datetime.fromtimestamp(request.created_at_s, tz=UTC),
+            created_at=datetime.fromtimestamp(request.created_at_s, tz=UTC).astimezone(),
             series_number_base=request.series_number_base,
             software_version=request.software_version,
         )

@@ -7,6 +7,7 @@ that ``gateway.states`` does not have raises IllegalTransition before anything i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,15 @@ class Journal:
             if first is None:
                 work.run("grow_series", {"id": series_id, "at": at, "source": instance.source})
                 return Receipt.STORED
+            moved = first["series_instance_uid"] != header.series_instance_uid
+            where = f" in series {first['series_instance_uid']}" if moved else ""
             _event(
                 work,
                 "series",
                 series_id,
                 "DUPLICATE_SOP_INSTANCE",
                 f"SOP Instance {header.sop_instance_uid} arrived again with other bytes: both are kept, "
-                "the first one is used.",
+                f"the first one is used{where}.",
                 at,
                 details={"first_digest": first["digest"], "other_digest": instance.digest},
             )
@@ -164,7 +167,8 @@ class Journal:
         reason = (
             "First instance of the series."
             if revision == 1
-            else f"An instance arrived after revision {revision - 1} was decided: this is revision {revision}."
+            else f"An instance arrived after revision {revision - 1} was decided: "
+            f"this is revision {revision}."
         )
         _event(work, "series", series_id, "opened", reason, at, states=(None, SeriesState.RECEIVING))
         return series_id, revision
@@ -234,10 +238,15 @@ class Journal:
 
     # -- jobs ---------------------------------------------------------------------------------
 
-    def claim_job(self, lease_id: str, lease_expires_at: float, at: float) -> ClaimedJob | None:
-        """Lease the oldest queued job; the attempt counts from now, even if the worker dies."""
+    def claim_job(
+        self, lease_id: str, lease_expires_at: float, at: float, longest_wait_s: float = math.inf
+    ) -> ClaimedJob | None:
+        """Lease the oldest queued job; the attempt counts from now, even if the worker dies.
+
+        A job that would wait for more than ``longest_wait_s`` is due: the clock was set back.
+        """
         with self._connection.transaction() as work:
-            row = work.one("next_queued_job", {"at": at})
+            row = work.one("next_queued_job", {"at": at, "longest_wait_s": longest_wait_s})
             if row is None:
                 return None
             lease = {"id": row["id"], "lease_id": lease_id, "lease_expires_at": lease_expires_at}
@@ -305,10 +314,16 @@ class Journal:
 
     # -- deliver ------------------------------------------------------------------------------
 
-    def claim_delivery(self, destination: str, at: float) -> ClaimedDelivery | None:
-        """Take the oldest due delivery of a destination."""
+    def claim_delivery(
+        self, destination: str, at: float, longest_wait_s: float = math.inf
+    ) -> ClaimedDelivery | None:
+        """Take the oldest due delivery of a destination.
+
+        One that would wait for more than ``longest_wait_s`` is due: the clock was set back.
+        """
+        due = {"destination": destination, "at": at, "longest_wait_s": longest_wait_s}
         with self._connection.transaction() as work:
-            row = work.one("next_delivery", {"destination": destination, "at": at})
+            row = work.one("next_delivery", due)
             if row is None:
                 return None
             work.run("count_attempt", {"id": row["id"]})
@@ -369,6 +384,10 @@ class Journal:
         instances = {str(row["path"]) for row in self._connection.query("known_instance_paths")}
         results = {str(row["path"]) for row in self._connection.query("known_result_paths")}
         return instances, results
+
+    def waiting_deliveries(self) -> Mapping[str, int]:
+        """Destination → deliveries that wait for it."""
+        return {row["destination"]: row["n"] for row in self._connection.query("waiting_deliveries")}
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Rows by state, for health and metrics: ``{"series": {...}, "job": {...}, "delivery": {...}}``.

@@ -11,7 +11,7 @@ SELECT id FROM instance WHERE sop_instance_uid = :sop_instance_uid AND digest = 
 UPDATE instance SET copies = copies + 1 WHERE id = :id;
 
 -- name: find_member_with_uid
-SELECT id, digest FROM instance WHERE sop_instance_uid = :sop_instance_uid AND role = 'member';
+SELECT id, digest, series_instance_uid FROM instance WHERE sop_instance_uid = :sop_instance_uid AND role = 'member';
 
 -- name: newest_revision
 SELECT id, revision, state FROM series
@@ -57,7 +57,9 @@ INSERT INTO job (series_id, model, card, destinations, state, not_before, create
 VALUES (:series_id, :model, :card, :destinations, 'queued', :at, :at);
 
 -- name: next_queued_job
-SELECT id FROM job WHERE state = 'queued' AND not_before <= :at ORDER BY id LIMIT 1;
+-- A row that waits for longer than anything may wait was written before the clock was set back.
+SELECT id FROM job WHERE state = 'queued' AND (not_before <= :at OR not_before > :at + :longest_wait_s)
+ORDER BY id LIMIT 1;
 
 -- name: take_lease
 UPDATE job SET attempts = attempts + 1, lease_id = :lease_id, lease_expires_at = :lease_expires_at WHERE id = :id;
@@ -98,8 +100,12 @@ INSERT INTO delivery (result_id, destination, state, next_attempt_at, created_at
 VALUES (:result_id, :destination, 'pending', :at, :at);
 
 -- name: next_delivery
-SELECT id FROM delivery WHERE state = 'pending' AND destination = :destination AND next_attempt_at <= :at
-ORDER BY id LIMIT 1;
+-- As for jobs: a clock that was set back must not hold the outbox.
+SELECT id FROM delivery WHERE state = 'pending' AND destination = :destination
+AND (next_attempt_at <= :at OR next_attempt_at > :at + :longest_wait_s) ORDER BY id LIMIT 1;
+
+-- name: waiting_deliveries
+SELECT destination, count(*) AS n FROM delivery WHERE state = 'pending' GROUP BY destination ORDER BY destination;
 
 -- name: count_attempt
 UPDATE delivery SET attempts = attempts + 1 WHERE id = :id;

@@ -64,6 +64,11 @@ class Admission:
         self._log = log
         self._limits = limits or AdmissionLimits()
 
+    @property
+    def max_instance_bytes(self) -> int:
+        """The longest data set that is taken."""
+        return self._limits.max_instance_bytes
+
     def admit(self, data_set: Bytes, arrival: Arrival) -> Receipt:
         """Make an encoded data set durable, byte for byte as it was received.
 

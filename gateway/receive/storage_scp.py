@@ -34,6 +34,7 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 _TRANSIENT, _PRESENTATION_PROVIDER, _LOCAL_LIMIT = 2, 3, 2
+_ANSWERED_OVER_LIMIT_BYTES = 16 << 20  # a little too long gets a status; longer ends the association
 _ERROR_COMMENT_CHARACTERS = 64  # VR LO, (0000,0902)
 
 
@@ -121,6 +122,8 @@ class StorageSCP:
                 (evt.EVT_C_STORE, self._on_store),
             ],
             on_end=self._on_end,
+            on_overrun=self._on_overrun,
+            max_message_bytes=self._admission.max_instance_bytes + _ANSWERED_OVER_LIMIT_BYTES,
             receive_timeout_s=self._idle_timeout_s,
         )
         threading.Thread(
@@ -138,11 +141,10 @@ class StorageSCP:
         server.stop_accepting()
         if not self._associations.wait_until_none(drain_timeout_s):
             self._log.warning("associations_aborted", open=self._associations.by_source())
-        connections = server.active_associations
-        established = [a for a in connections if a.is_established]
-        for association in connections:
+        # A connection that never asked for an association has no A-ABORT; it ends with the process.
+        established = [a for a in server.active_associations if a.is_established]
+        for association in established:
             association.abort()
-        # A connection that never asked for an association ends by itself after the ACSE timeout.
         for association in established:
             association.join(timeout=5.0)
         self._server = None
@@ -185,9 +187,12 @@ class StorageSCP:
         return None
 
     def _note_refusal(self, refusal: Refusal) -> None:
-        self._log.warning("association_rejected", name=refusal.name, reason=refusal.reason)
+        self._record("association", refusal.name, refusal.reason)
+
+    def _record(self, subject: str, name: str, reason: str) -> None:
+        self._log.warning(f"{subject}_rejected", name=name, reason=reason)
         try:
-            self._journal.record("association", refusal.name, refusal.reason, self._clock.now_s())
+            self._journal.record(subject, name, reason, self._clock.now_s())
         except sqlite3.Error as error:
             self._log.error("journal_unavailable", reason=str(error))
 
@@ -201,6 +206,14 @@ class StorageSCP:
             ending = "released" if association.is_released else "aborted"
             self._log.info("association_ended", source=source, ending=ending)
         self._associations.closed(association)
+
+    def _on_overrun(self, association: Association) -> None:
+        source = self._associations.source_of(association) or ""
+        reason = (
+            f"{source} sent more than {self._admission.max_instance_bytes >> 20} MiB "
+            "(admission.max_instance_size) in one message; the association was aborted."
+        )
+        self._record("instance", "INSTANCE_TOO_LARGE", reason)
 
     # -- services -----------------------------------------------------------------------------
 

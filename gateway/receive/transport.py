@@ -1,6 +1,6 @@
 """pynetdicom's acceptor with bounds: nothing that a peer announces is believed before it is checked.
 
-Three classes of pynetdicom are subclassed; nothing of it is patched.
+Four classes of pynetdicom are subclassed; nothing of it is patched.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pynetdicom._handlers import (
     standard_pdu_sent_handler,
 )
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
@@ -52,6 +54,36 @@ class BoundedSocket(AssociationSocket):
         return bytearray(super().recv(nr_bytes))
 
 
+class BoundedMessages(DIMSEServiceProvider):
+    """Ends an association whose message grows over the limit, before more of it is kept.
+
+    pynetdicom gathers the fragments of a message in memory until the last one arrives.
+    """
+
+    def __init__(
+        self, association: Association, limit_bytes: int, on_overrun: Callable[[Association], None]
+    ) -> None:
+        super().__init__(association)
+        self._limit_bytes = limit_bytes
+        self._on_overrun = on_overrun
+        self._is_over = False
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take a fragment; over the limit, abort as provider (PS3.8 9.2, event 19)."""
+        if self._is_over:
+            return
+        super().receive_primitive(primitive)
+        message = self.message
+        if message is None:
+            return
+        kept = (message.encoded_command_set, message.data_set)
+        if sum(part.tell() for part in kept if part is not None) > self._limit_bytes:
+            self._is_over = True
+            self.message = None
+            self._on_overrun(self.assoc)
+            self.dul.event_queue.put("Evt19")
+
+
 class GuardedAssociation(Association):
     """Calls ``on_end`` exactly once when the association's thread ends, in whatever way it ends."""
 
@@ -59,6 +91,7 @@ class GuardedAssociation(Association):
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server = server
         self._on_end = server.on_end
+        self.dimse = BoundedMessages(self, server.max_message_bytes, server.on_overrun)
         for event, handler in _LOGGING_HANDLERS:
             self.unbind(event, handler)
 
@@ -83,6 +116,8 @@ class GuardedServer(ThreadedAssociationServer):
     ----------
     on_end
         Called once for every association thread that ends, also for one that was rejected.
+    on_overrun
+        Called when an association is ended because a message is longer than ``max_message_bytes``.
     receive_timeout_s
         Longest wait for the next bytes of a PDU that has begun.
     """
@@ -95,9 +130,13 @@ class GuardedServer(ThreadedAssociationServer):
         handlers: list[evt.EventHandlerType],
         *,
         on_end: Callable[[Association], None],
+        on_overrun: Callable[[Association], None],
+        max_message_bytes: int,
         receive_timeout_s: float,
     ) -> None:
         self.on_end = on_end
+        self.on_overrun = on_overrun
+        self.max_message_bytes = max_message_bytes
         self.receive_timeout_s = receive_timeout_s
         self.event_handlers = handlers
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=GuardedRequest)

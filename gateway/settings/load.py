@@ -107,6 +107,8 @@ def _sentence(error: ErrorDetails, location: Location) -> str:
             return "must be a list, for example [a, b]"
         case "string_type":
             return f"must be text; write it in quotes: {str(error['input'])!r}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"must be a whole number, not {str(error['input'])!r}"
         case "literal_error":
             given, expected = str(error["input"]), error.get("ctx", {}).get("expected", "")
             return f"must be {expected}, not {given!r}"

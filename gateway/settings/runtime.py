@@ -27,6 +27,19 @@ def routes(settings: Settings) -> tuple[Route, ...]:
     )
 
 
+def why_held(settings: Settings, destination: str) -> str:
+    """Why nothing is sent to a destination with this configuration; empty when it is sent."""
+    if settings.results.status == "shadow":
+        return "held: results.status is shadow, so nothing is sent"
+    peer = settings.peers.get(destination)
+    if peer is None or "destination" not in peer.roles or peer.port is None:
+        return (
+            f"held: the configuration has no peer {destination} with the role destination; "
+            "put it back and restart the gateway to have it sent"
+        )
+    return ""
+
+
 def cards(settings: Settings) -> dict[str, str]:
     """Model name to card name."""
     return {name: choice.card for name, choice in settings.models.items()}

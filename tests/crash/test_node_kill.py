@@ -25,13 +25,13 @@ from tests.builders import torso_series, write_series
 from tests.gateway_process import GatewayProcess, wait_until
 from tests.orthanc import Orthanc
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(int(os.environ.get("AIGW_KILL_TIMEOUT", "1500")))]
-
 SHAPE, SPACING_MM = (24, 48, 48), (9.0, 8.0, 8.0)
 HITS = {"spool": (1, 2, 9), "admit": (1, 20), "deliver": (1, 2, 3)}
 RUNS = [(point, hit) for point in failpoint.POINTS for hit in HITS.get(point.partition(".")[0], (1,))]
 RESULTS = ["OT", "SEG", "SR"]
 ROUNDS = max(1, int(os.environ.get("AIGW_KILL_RUNS", "0")) // len(RUNS))
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(1500 * ROUNDS)]
 
 
 def send(port: int, files: list[Path]) -> set[str]:

@@ -595,3 +595,15 @@ def test_the_recording_scp_keeps_what_it_gets_and_can_refuse() -> None:
         assert archive.received == [(dataset.SOPInstanceUID, encoded(dataset))]
         assert echoscu(archive.port, called="ARCHIVE").returncode == 0
         assert echoscu(archive.port, called="AIGW").returncode != 0
+
+
+def test_a_message_far_over_the_limit_ends_the_association_before_it_is_all_in_memory(tmp_path: Path) -> None:
+    limits = AdmissionLimits(max_instance_bytes=4000, keep_free_bytes=0, refuse_over_fraction=1.0)
+    with receiver(tmp_path, limits=limits) as gateway:
+        dataset = ct_series((1, 8, 8))[0]
+        dataset.PixelData = bytes(40 << 20)
+        assert "Status" not in send(gateway, dataset)
+        refusals = [line for line in gateway.log if line["event"] == "instance_rejected"]
+        assert [line["name"] for line in refusals] == ["INSTANCE_TOO_LARGE"]
+        assert "the association was aborted" in refusals[0]["reason"]
+        assert send(gateway, ct_series((1, 16, 16), seed=2)[0]).Status == 0x0000

@@ -17,8 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.gateway_process import GatewayProcess, wait_until
+from gateway.journal import Journal
+from gateway.spool import Spool
+from tests.builders import ct_series, write_series
+from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.integration.test_delivery import queue_for_delivery
 from tests.orthanc import free_port
+from tests.peers import recording_scp
 
 
 @pytest.fixture
@@ -110,6 +115,25 @@ def test_a_broken_journal_is_refused_by_name(tmp_path: Path) -> None:
     assert "JOURNAL_UNUSABLE" in refused.stderr
 
 
+def test_a_spool_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path / "node", free_port())
+    process.data.mkdir()
+    (process.data / "spool").write_text("not a folder")
+    refused = process.aigw("serve")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("DATA_DIR_UNUSABLE")
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_journal_that_is_not_damaged_but_out_of_reach_needs_no_backup(tmp_path: Path) -> None:
+    process = GatewayProcess(tmp_path / "node", free_port())
+    (process.data / "journal.db").mkdir(parents=True)
+    refused = process.aigw("serve")
+    assert refused.returncode == 1
+    assert "JOURNAL_UNUSABLE" in refused.stderr
+    assert "backup" not in refused.stderr
+
+
 def test_readiness_follows_the_worker(gateway: GatewayProcess) -> None:
     wait_until(lambda: get(gateway, "/health/ready")[0] == 200, 60, "readiness")
     body = json.loads(get(gateway, "/health/ready")[1])
@@ -135,3 +159,41 @@ def test_the_worker_ignores_sigterm_and_its_environment_has_no_secrets(tmp_path:
         if not process.died:
             process.kill()
     assert not [e for e in process.events() if e["event"] == "worker_died"]
+
+
+def test_a_connection_that_says_nothing_does_not_disturb_the_end(gateway: GatewayProcess) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.dicom_port)) as silent:
+        silent.sendall(b"GET")
+        assert gateway.terminate(timeout_s=20) == 0
+    lines = gateway.log.read_text().splitlines()
+    assert all(line.startswith("{") for line in lines)
+    assert len([e for e in gateway.events() if e["event"] == "ready"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [("send: [pacs]", "send: [archive]", "no peer pacs"), ("status: live", "status: shadow", "is shadow")],
+)
+def test_deliveries_that_the_configuration_holds_back_are_not_sent_and_not_forgotten(
+    tmp_path: Path, was: str, now: str, said: str
+) -> None:
+    with recording_scp("ORTHANC") as pacs:
+        changed = CONFIGURATION.replace(was, now)
+        if "archive" in changed:
+            changed = changed.replace("  pacs:", "  archive:")
+        process = GatewayProcess(tmp_path / "node", pacs.port, changed)
+        process.data.mkdir()
+        journal, results = Journal(process.data / "journal.db"), Spool(process.data / "results")
+        queue_for_delivery(
+            journal, results, write_series(ct_series(shape=(2, 16, 16), seed=3), tmp_path / "ct")
+        )
+        journal.close()
+        with process:
+            [held] = [e for e in process.events() if e["event"] == "deliveries_held"]
+            assert (held["destination"], held["waiting"]) == ("pacs", 2)
+            assert said in held["reason"]
+            assert process.terminate() == 0
+        assert not pacs.uids()
+        process.config.write_text(CONFIGURATION)
+        with process:
+            wait_until(lambda: len(pacs.uids()) == 2, 30, "both to be sent")

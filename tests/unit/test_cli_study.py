@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 import structlog
+from rich.console import Console
 
 from gateway.cli.app import run
+from gateway.cli.study_view import print_list, story, summary
 from gateway.completion import CompletionRules
 from gateway.header import InstanceHeader
-from gateway.journal import Journal
+from gateway.journal import Journal, JournalReader
 from gateway.journal.records import Failure, NewInstance, NewResult
 from gateway.routing import Route, parse_condition
 from gateway.states import JobEvent
@@ -27,6 +30,8 @@ STUDY = "1.2.826.0.1.100.9001"
 CONFIG = """\
 version: 1
 data_dir: {folder}
+peers: {{pacs: {{ae_title: PACS, host: 127.0.0.1, port: 4242, roles: [destination]}}}}
+results: {{status: live}}
 """
 
 
@@ -244,6 +249,37 @@ def test_refusals_are_explained_without_a_uid(site: Site, aigw: Aigw) -> None:
     assert [r["name"] for r in json.loads(out)["refusals"]] == ["CALLING_AE_TITLE_NOT_RECOGNISED"]
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ("roles: [destination]", "roles: [query]", "no peer pacs with the role destination"),
+        ("status: live", "status: shadow", "results.status is shadow"),
+    ],
+)
+def test_a_delivery_that_the_configuration_holds_back_says_why(
+    site: Site, aigw: Aigw, was: str, now: str, said: str
+) -> None:
+    _filled(site)
+    site.config.write_text(site.config.read_text().replace(was, now))
+    for verb in ("show", "explain"):
+        code, out, _ = aigw(verb, CT_SERIES)
+        assert code == 0
+        assert f"held: {said}" in out.replace("the configuration has ", "")
+    (job,) = _explained(aigw, CT_SERIES)[0]["jobs"]
+    assert said in job["results"][0]["deliveries"][0]["held"]
+
+
+def test_the_list_fits_into_a_narrow_terminal(site: Site) -> None:
+    _filled(site)
+    reader = JournalReader(site.config.parent / "journal.db")
+    rows = [summary(story(reader, record)) for record in reader.series()]
+    reader.close()
+    out = io.StringIO()
+    print_list(rows, Console(file=out, width=80))
+    assert all(word in out.getvalue() for word in ("…111.4711", "CT", "ROUTE_IGNORES", "done", "1 pending"))
+    assert "…\n" not in out.getvalue()
+
+
 def test_an_unknown_uid_exits_5_and_an_ambiguous_one_lists_the_candidates(site: Site, aigw: Aigw) -> None:
     site.receive("1.2.3.17", 1)
     site.receive("1.2.4.17", 1)
@@ -276,3 +312,29 @@ def test_escape_sequences_of_a_header_do_not_reach_the_terminal(site: Site, aigw
         _, out, _ = aigw(*verb)
         assert "\x1b" not in out
         assert "Thorax�[2J[bold]x" in out
+
+
+def test_a_long_outage_does_not_flood_the_explanation(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    for _ in range(30):
+        site.clock.at_s += 60
+        delivery = site.journal.claim_delivery("pacs", site.clock.at_s)
+        assert delivery is not None
+        down = Failure("PEER_UNREACHABLE", "nobody listens")
+        site.journal.delivery_postponed(delivery, down, site.clock.at_s, site.clock.at_s)
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert out.count("nobody listens") == 3  # the state, and two of the last events
+    assert "… 55 more events, all of them with --json …" in out
+    assert out.count("claimed: Attempt 31 to pacs.") == 1
+
+
+def test_an_old_revision_points_to_the_new_one(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12)
+    site.decide()
+    site.receive(CT_SERIES, 13)
+    site.decide()
+    _, out, _ = aigw("show", CT_SERIES)
+    headings = [line for line in out.splitlines() if line.startswith("Series")]
+    assert headings[0].endswith("revision 1 (later instances made revision 2, see below)")
+    assert headings[1].endswith("revision 2")
+    assert [s["newest_revision"] for s in _explained(aigw, CT_SERIES)] == [2, 2]

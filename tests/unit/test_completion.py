@@ -66,3 +66,23 @@ def test_no_series_waits_beyond_the_longest_time() -> None:
     late = decide(Arrived(), 1, 1899.5, RULES)
     assert isinstance(late, Wait)
     assert late.until_s == 1900.0
+
+
+def test_silence_from_before_the_start_of_the_gateway_is_no_evidence() -> None:
+    restarted_s = 5000.0  # long after the last instance and after at_most
+    waiting = decide(Arrived(), 0, 5001.0, RULES, restarted_s)
+    assert isinstance(waiting, Wait)
+    assert waiting.until_s == 5030.0
+    outcome = decide(Arrived(), 0, 5031.0, RULES, restarted_s)
+    assert isinstance(outcome, Complete)
+    assert outcome.evidence["incomplete"] is False
+    assert outcome.evidence["reason"] == (
+        "312 instances; quiet for 31.0 s since the gateway was started, no open association from ct1."
+    )
+
+
+def test_a_sender_that_is_back_after_a_restart_gets_its_whole_time_again_and_no_more() -> None:
+    assert isinstance(decide(Arrived(), 1, 5899.0, RULES, 5000.0), Wait)
+    outcome = decide(Arrived(), 1, 5900.0, RULES, 5000.0)
+    assert isinstance(outcome, Complete)
+    assert outcome.evidence["incomplete"] is True

@@ -9,6 +9,8 @@ import pytest
 
 from ai.errors import ModelError
 from ai.geometry import VolumeGeometry
+from ai.inference.coarse import Grid
+from ai.inference.enclosure import enclosure
 from ai.loaders import load_model
 from ai.measure import dice
 from ai.model import Model, find_card
@@ -176,6 +178,37 @@ def test_a_contrast_filled_aorta_is_no_bone(model: Model) -> None:
     found = segment(model, Volume(bright, volume.geometry))
     assert inside.sum() > 1000
     assert (found[inside] == BONE).mean() < 0.35
+
+
+def test_a_shell_encloses_its_inside_and_a_canal_stays_open_along_its_axis() -> None:
+    grid = Grid((1, 1, 1), (2.0, 2.0, 2.0), "cpu")
+    z, y, x = (axis - 20 for axis in np.indices((41, 41, 41)))
+    centre, outside = (20, 20, 20), (20, 20, 38)
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    shell = enclosure((radius >= 10) & (radius < 11), 60.0, grid)
+    assert shell[centre] == 1.0
+    assert shell[outside] < 0.5
+    canal = enclosure((np.hypot(x, y) >= 10) & (np.hypot(x, y) < 11), 60.0, grid)
+    assert canal[centre] < 1.0
+    assert (enclosure(radius >= 18, 60.0, grid)[centre]) == 0.0  # 72 mm wide: no bone is
+
+
+def test_marrow_of_a_vertebra_is_bone_and_its_canal_is_not(model: Model) -> None:
+    shape = (50, 64, 64)  # 2 mm
+    z, y, x = np.indices(shape)
+    hu = np.where(np.hypot(y - 32, x - 32) < 30, 40.0, -1000.0)
+    column = np.hypot(y - 26, x - 32)
+    canal = np.hypot(y - 42, x - 32) < 5
+    marrow = (column < 10) & (np.abs(z - 25) < 12)
+    hu[(column < 11) & (np.abs(z - 25) < 13)] = 500  # a thin cortex
+    hu[marrow] = 100  # osteoporotic: far below what counts as bone
+    hu[(np.hypot(y - 42, x - 32) < 7) & ~canal & (np.abs(z - 25) < 7)] = 500
+    voxels = np.rint(hu + np.random.default_rng(4).normal(0, 12, shape)).astype(np.int16)
+    found = segment(
+        model, Volume(voxels, VolumeGeometry(affine(shape, (2.0, 2.0, 2.0), "HFS"), shape, (), None))
+    )
+    assert (found[marrow] == BONE).mean() > 0.95
+    assert (found[canal] == BONE).mean() < 0.05
 
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "fixture" / "ct_body_siemens_j2k_totalseg" / "nifti"

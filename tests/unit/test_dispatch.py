@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +175,19 @@ def test_a_worker_without_a_sign_of_life_is_ended(bench: Make) -> None:
     b = bench("silent", lease_s=0.5)
     b.start()
     assert b.wait_for(b.jobs[0], "failed")["failure_name"] == "WORKER_SILENT"
+
+
+def test_a_worker_that_does_not_read_its_request_is_ended_too(bench: Make) -> None:
+    b = bench("ok", lease_s=0.5)
+    pipe_bytes = 64 * 1024
+    b.dispatcher._settings = replace(b.dispatcher._settings, software_version="x" * 4 * pipe_bytes)
+    b.executor.start()
+    pid = wait_for(lambda: (h := b.executor.health()).ready and h.pid)
+    os.kill(pid, signal.SIGSTOP)
+    b.thread.start()
+    job = b.wait_for(b.jobs[0], "done")
+    assert job["attempts"] == 2
+    assert "WORKER_SILENT" in " ".join(event["reason"] for event in job["events"])
 
 
 def test_a_worker_killed_from_outside_loses_nothing(bench: Make) -> None:

@@ -45,13 +45,15 @@ def instance(number: int, digest: str = "", series: str = "1.2.3") -> NewInstanc
     return NewInstance(header, "1.2.840.10008.1.2.1", name, f"objects/{name}.dcm", 100, "scanner")
 
 
-def decided(journal: Journal, *, job: bool = True, destinations: tuple[str, ...] = ("pacs",)) -> int | None:
+def decided(
+    journal: Journal, *, job: bool = True, destinations: tuple[str, ...] = ("pacs",), at: float = 20.0
+) -> int | None:
     (series,) = journal.receiving_series()
     new_job = NewJob("tissue", "ct-tissue", destinations) if job else None
     decision = SeriesDecision(
         {"reason": "quiet"}, {"code": "ACCEPTED"}, {}, "ROUTED", "it matched", new_job, False
     )
-    return journal.decide_series(series, decision, 20.0)
+    return journal.decide_series(series, decision, at)
 
 
 def claimed(journal: Journal, at: float = 30.0) -> ClaimedJob:
@@ -190,3 +192,23 @@ def test_the_journal_is_durable_at_commit(path: Path) -> None:
     assert connection._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert connection._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.close()
+
+
+def test_a_clock_that_was_set_back_holds_neither_jobs_nor_deliveries(journal: Journal) -> None:
+    journal.record_instance(instance(1), 10_000.0)
+    decided(journal, at=10_000.0)
+    job = journal.claim_job("lease-1", 10_060.0, 9_995.0, longest_wait_s=10.0)
+    assert job is None, "within the longest wait it waits"
+    job = journal.claim_job("lease-1", 60.0, 5.0, longest_wait_s=10.0)
+    assert job is not None
+    journal.finish_job(job, [result("seg")], {}, 10_000.0)
+    assert journal.claim_delivery("pacs", 5.0) is None
+    assert journal.claim_delivery("pacs", 5.0, longest_wait_s=900.0) is not None
+
+
+def test_what_waits_is_counted_by_destination(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, destinations=("pacs", "vna"))
+    journal.finish_job(claimed(journal), [result("seg"), result("sr")], {}, 40.0)
+    assert journal.claim_delivery("vna", 50.0) is not None
+    assert journal.waiting_deliveries() == {"pacs": 2, "vna": 1}

@@ -23,7 +23,7 @@ from ai.results.context import ResultContext
 from ai.results.seg import build_seg
 from ai.volume import LabelArray, Volume
 from tests import builders
-from tests.unit.seg_context import CREATED_AT
+from tests.runs import CREATED_AT
 
 SHAPE, SPACING_MM = (16, 48, 48), (14.0, 8.0, 8.0)
 OPTIONS = RunOptions(created_at=CREATED_AT, software_version="1.2.3")

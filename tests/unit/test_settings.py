@@ -179,6 +179,7 @@ def test_an_unknown_setting_is_shown_with_its_place_and_the_closest_known_one(tm
             "must be 'reject' or 'accept', not 'no'",
         ),
         ("dicom: {storage_classes: [CTImageStorag]}", 8, "dicom.storage_classes.0", "neither a UID nor"),
+        ("dicom: {listen: {port: 80a}}", 8, "dicom.listen.port", "must be a whole number, not '80a'"),
         ("dicom: {listen: {port: 8080}}", 8, "web.listen.port", "already taken by dicom.listen"),
         ("version: 1", 8, "version", "is given twice; the first is in line 1"),
         ("web: !!python/object:os.system {}", 8, "web", "YAML tags"),

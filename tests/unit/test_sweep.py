@@ -353,3 +353,27 @@ def test_malformed_numbers_count_as_absent() -> None:
 def test_the_sweeper_does_not_import_torch() -> None:
     code = "import sys, gateway.sweep; sys.exit(any(m in sys.modules for m in ('torch', 'scipy', 'pydicom')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_after_a_restart_a_half_received_series_gets_its_quiet_time_again(gateway: Gateway) -> None:
+    gateway.receive(range(6))
+    gateway.clock.pass_s(3600.0)  # the gateway is down; the scanner could not send the rest
+    gateway.configure(RULES)
+    assert gateway.sweeper.sweep_once() == 0
+    gateway.clock.pass_s(20.0)
+    gateway.receive(range(6, 12))
+    assert gateway.settle() == 1
+    assert (gateway.record()["revision"], gateway.record()["instance_count"]) == (1, 12)
+
+
+def test_a_series_of_uids_that_belong_to_another_series_is_refused_by_name(gateway: Gateway) -> None:
+    gateway.receive(range(12))
+    gateway.settle()
+    header = InstanceHeader(CT_STORAGE, "1.2.3.4", "1.2", "1.2.77", ct_facts(4))
+    stolen = NewInstance(header, "1.2.840.10008.1.2.1", "other", "other.dcm", 100, "ct1")
+    gateway.journal.record_instance(stolen, gateway.clock.now_s())
+    gateway.settle()
+    record = gateway.records()[1]
+    assert (record["state"], record["decision"]["name"]) == ("refused", "NO_OWN_INSTANCES")
+    (event,) = [e for e in record["events"] if e["name"] == "DUPLICATE_SOP_INSTANCE"]
+    assert event["reason"].endswith("the first one is used in series 1.2.3.")

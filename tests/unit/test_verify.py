@@ -17,11 +17,11 @@ from ai.results.encode import encode
 from ai.results.seg import build_seg
 from ai.results.verify import verify_segmentation
 from tests import builders
-from tests.unit.seg_context import SHAPE, SPACING_MM, context_of, small_context, small_labels, torso_context
+from tests.runs import SMALL_SHAPE, SMALL_SPACING_MM, small_run
 
-CONTEXT = small_context()
+CONTEXT = small_run()
 RIGHT = encode(build_seg(CONTEXT), "1")
-ROWS, COLUMNS = SHAPE[1:]
+ROWS, COLUMNS = SMALL_SHAPE[1:]
 
 
 def frames(seg: Dataset) -> npt.NDArray[np.uint8]:
@@ -231,23 +231,18 @@ def test_a_wrong_segmentation_is_caught_and_the_sentence_says_how(
 
 @pytest.mark.parametrize("kind", builders.ORIENTATIONS)
 def test_a_right_segmentation_passes_in_every_orientation(kind: str) -> None:
-    context = small_context(kind)
-    verify_segmentation(encode(build_seg(context), "1"), context)
-
-
-def test_the_torso_passes() -> None:
-    context = torso_context("oblique")
+    context = small_run(kind)
     verify_segmentation(encode(build_seg(context), "1"), context)
 
 
 def test_an_empty_label_map_passes() -> None:
-    context = small_context(labels=np.zeros(SHAPE, np.uint8))
+    context = small_run(labels=np.zeros(SMALL_SHAPE, np.uint8))
     verify_segmentation(encode(build_seg(context), "1"), context)
 
 
 def test_positions_that_jitter_within_the_tolerance_of_geometry_pass() -> None:
-    series = builders.with_jitter(builders.ct_series(SHAPE, SPACING_MM), 0.02)
-    context = context_of(series, small_labels(), builders.affine(SHAPE, SPACING_MM))
+    series = builders.with_jitter(builders.ct_series(SMALL_SHAPE, SMALL_SPACING_MM), 0.02)
+    context = small_run(datasets=series)
     verify_segmentation(encode(build_seg(context), "1"), context)
 
 

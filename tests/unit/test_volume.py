@@ -185,6 +185,8 @@ def test_colour_images_are_refused_by_name(tmp_path: Path) -> None:
 def test_absurd_sizes_are_refused_before_memory_is_spent(tmp_path: Path) -> None:
     series = builders.compressed(builders.ct_series((2, 32, 40)), RLELossless)
     files = written(tmp_path, builders.with_attributes(series, Rows=65535, Columns=65535))
+    assert refusal(files).code == "VOLUME_TOO_LARGE"
+    files = written(tmp_path, builders.with_attributes(series, Rows=16384, Columns=16384))
     assert refusal(files).code == "PIXELS_TOO_LARGE"
 
 

@@ -1,0 +1,61 @@
+"""What the README says is so: its commands exist, its numbers are the ones measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATA = ROOT.parent / "shared" / "data"
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    assert set(re.findall(r"\baigw ([a-z]+)", README)) <= set(COMMANDS)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    tests = re.findall(r"`(tests/[\w/.]+)`", README)
+    assert links
+    assert tests
+    assert [name for name in links + tests if not (ROOT / name).exists()] == []
+
+
+def quoted_dice() -> dict[str, dict[str, str]]:
+    """Case → structure → what the README's table says."""
+    table = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in README.split("How good is ct-tissue?")[1].splitlines()
+        if line.startswith("|") and not line.startswith("|--")
+    ]
+    return {row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]}
+
+
+def test_the_dice_of_the_readme_is_what_the_benchmark_measures(tmp_path: Path) -> None:
+    out = tmp_path / "dice.json"
+    command = [sys.executable, "benchmarks/dice_ct_tissue.py", "--data", str(DATA), "--json", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    cases = {case["case"]: case for case in json.loads(out.read_text())}
+    quoted = quoted_dice()
+    assert quoted.keys() == cases.keys()
+    assert "rows" in cases["drawn sample chest"], "the sample needs no data"
+    for name, case in cases.items():
+        for row in case.get("rows", []):  # none where the real images are missing
+            said = quoted[name][row["label"]]
+            measured = row["dice"]
+            assert said == "none in either" if measured is None else abs(float(said) - measured) < 0.006, (
+                name,
+                row,
+            )
