@@ -49,6 +49,7 @@ class JobEvent(StrEnum):
     LEASE_EXPIRED = "lease_expired"
     INTERRUPTED = "interrupted"
     GAVE_UP = "gave_up"
+    SUPERSEDED = "superseded"
 
 
 class DeliveryState(StrEnum):
@@ -68,6 +69,7 @@ class DeliveryEvent(StrEnum):
     TRY_AGAIN = "try_again"
     INTERRUPTED = "interrupted"
     GAVE_UP = "gave_up"
+    SUPERSEDED = "superseded"
 
 
 State = TypeVar("State", bound=StrEnum)
@@ -113,6 +115,7 @@ JOB: Machine[JobState, JobEvent] = Machine(
         (JobState.RUNNING, JobEvent.LEASE_EXPIRED): JobState.QUEUED,
         (JobState.RUNNING, JobEvent.INTERRUPTED): JobState.QUEUED,
         (JobState.RUNNING, JobEvent.GAVE_UP): JobState.FAILED,
+        (JobState.QUEUED, JobEvent.SUPERSEDED): JobState.FAILED,
     },
 )
 
@@ -125,5 +128,6 @@ DELIVERY: Machine[DeliveryState, DeliveryEvent] = Machine(
         (DeliveryState.SENDING, DeliveryEvent.TRY_AGAIN): DeliveryState.PENDING,
         (DeliveryState.SENDING, DeliveryEvent.INTERRUPTED): DeliveryState.PENDING,
         (DeliveryState.SENDING, DeliveryEvent.GAVE_UP): DeliveryState.DEAD,
+        (DeliveryState.PENDING, DeliveryEvent.SUPERSEDED): DeliveryState.DEAD,
     },
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.errors import LostRace
 from gateway.journal.connection import Transaction, WriteConnection
+from gateway.journal.edges import as_json, failure_columns, take_edge, write_event
 from gateway.journal.records import (
     ClaimedDelivery,
     ClaimedJob,
@@ -31,64 +32,11 @@ from gateway.states import (
     SERIES,
     DeliveryEvent,
     DeliveryState,
-    Event,
     JobEvent,
     JobState,
-    Machine,
     SeriesEvent,
     SeriesState,
-    State,
 )
-
-_NO_FAILURE = Failure("", "")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _event(
-    work: Transaction,
-    subject: str,
-    subject_id: int | None,
-    name: str,
-    reason: str,
-    at: float,
-    *,
-    states: tuple[str | None, str | None] = (None, None),
-    details: Mapping[str, Any] | None = None,
-) -> None:
-    work.run(
-        "insert_event",
-        {
-            "at": at,
-            "subject": subject,
-            "subject_id": subject_id,
-            "name": name,
-            "from_state": states[0],
-            "to_state": states[1],
-            "reason": reason,
-            "details": _json(details or {}),
-        },
-    )
-
-
-def _move(
-    work: Transaction,
-    machine: Machine[State, Event],
-    row_id: int,
-    edge: tuple[State, Event],
-    reason: str,
-    at: float,
-) -> None:
-    """Take one edge of a state machine: compare-and-set, then the event row."""
-    state, event = edge
-    to_state = machine.next(state, event)
-    if not work.move(machine.name, row_id, state, to_state):
-        raise LostRace(
-            "LOST_RACE", f"{machine.name} {row_id} is not {state} any more; {event} was not applied."
-        )
-    _event(work, machine.name, row_id, event, reason, at, states=(state, to_state))
 
 
 class Journal:
@@ -106,7 +54,7 @@ class Journal:
     ) -> None:
         """Write down something that happened to no row: a refused association, a rejected instance."""
         with self._connection.transaction() as work:
-            _event(work, subject, None, name, reason, at, details=details)
+            write_event(work, subject, None, name, reason, at, details=details)
 
     # -- receive ------------------------------------------------------------------------------
 
@@ -126,7 +74,7 @@ class Journal:
             "series_instance_uid": header.series_instance_uid,
             "path": instance.path,
             "size_bytes": instance.size_bytes,
-            "facts": _json(header.facts),
+            "facts": as_json(header.facts),
             "source": instance.source,
             "received_at": at,
         }
@@ -144,7 +92,7 @@ class Journal:
                 return Receipt.STORED
             moved = first["series_instance_uid"] != header.series_instance_uid
             where = f" in series {first['series_instance_uid']}" if moved else ""
-            _event(
+            write_event(
                 work,
                 "series",
                 series_id,
@@ -170,7 +118,7 @@ class Journal:
             else f"An instance arrived after revision {revision - 1} was decided: "
             f"this is revision {revision}."
         )
-        _event(work, "series", series_id, "opened", reason, at, states=(None, SeriesState.RECEIVING))
+        write_event(work, "series", series_id, "opened", reason, at, states=(None, SeriesState.RECEIVING))
         return series_id, revision
 
     # -- sweep --------------------------------------------------------------------------------
@@ -203,14 +151,14 @@ class Journal:
             if work.one("lock_series_count", counted) is None:
                 raise LostRace("LOST_RACE", f"series {series.id} grew while it was being decided.")
             settled = (SeriesState.RECEIVING, SeriesEvent.SETTLED)
-            _move(work, SERIES, series.id, settled, str(decision.evidence.get("reason", "")), at)
+            take_edge(work, SERIES, series.id, settled, str(decision.evidence.get("reason", "")), at)
             work.run(
                 "record_decision",
                 {
                     "id": series.id,
-                    "evidence": _json(decision.evidence),
-                    "verdict": _json(decision.verdict),
-                    "decision": _json(decision.decision),
+                    "evidence": as_json(decision.evidence),
+                    "verdict": as_json(decision.verdict),
+                    "decision": as_json(decision.decision),
                     "at": at,
                 },
             )
@@ -222,18 +170,18 @@ class Journal:
                 else SeriesEvent.NO_ROUTE
             )
             reason = f"{decision.name}: {decision.reason}"
-            _move(work, SERIES, series.id, (SeriesState.COMPLETE, event), reason, at)
+            take_edge(work, SERIES, series.id, (SeriesState.COMPLETE, event), reason, at)
             if decision.job is None:
                 return None
             job = {
                 "series_id": series.id,
                 "model": decision.job.model,
                 "card": decision.job.card,
-                "destinations": _json(decision.job.destinations),
+                "destinations": as_json(decision.job.destinations),
                 "at": at,
             }
             job_id = work.insert("insert_job", job)
-            _event(work, "job", job_id, "created", decision.reason, at, states=(None, JobState.QUEUED))
+            write_event(work, "job", job_id, "created", decision.reason, at, states=(None, JobState.QUEUED))
             return job_id
 
     # -- jobs ---------------------------------------------------------------------------------
@@ -243,9 +191,11 @@ class Journal:
     ) -> ClaimedJob | None:
         """Lease the oldest queued job; the attempt counts from now, even if the worker dies.
 
-        A job that would wait for more than ``longest_wait_s`` is due: the clock was set back.
+        A job that would wait for more than ``longest_wait_s`` is due: the clock was set back. Jobs
+        of a series that has a newer revision meanwhile are ended first: nobody needs their result.
         """
         with self._connection.transaction() as work:
+            self._supersede_jobs(work, at)
             row = work.one("next_queued_job", {"at": at, "longest_wait_s": longest_wait_s})
             if row is None:
                 return None
@@ -254,9 +204,15 @@ class Journal:
             job = work.one("job_to_run", {"id": row["id"]})
             assert job is not None  # noqa: S101 - selected in this transaction
             reason = f"Attempt {job['attempts']}."
-            _move(work, JOB, row["id"], (JobState.QUEUED, JobEvent.CLAIMED), reason, at)
+            take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.CLAIMED), reason, at)
             fields = {**dict(job), "destinations": tuple(json.loads(job["destinations"]))}
             return ClaimedJob(lease_id=lease_id, **fields)
+
+    def _supersede_jobs(self, work: Transaction, at: float) -> None:
+        for row in work.run("outdated_jobs", {}).fetchall():
+            failure = _superseded(row)
+            take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.SUPERSEDED), failure.reason, at)
+            work.run("close_job", {**failure_columns(failure), "id": row["id"], "at": at, "run": None})
 
     def renew_lease(self, job: ClaimedJob, lease_expires_at: float) -> None:
         """Extend a lease; raises LostRace if it is not ours any more."""
@@ -272,14 +228,14 @@ class Journal:
         with self._connection.transaction() as work:
             self._under_lease(work, job)
             reason = f"{len(results)} results stored."
-            _move(work, JOB, job.id, (JobState.RUNNING, JobEvent.SUCCEEDED), reason, at)
-            work.run("close_job", {**_failure(_NO_FAILURE), "id": job.id, "at": at, "run": _json(run)})
+            take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.SUCCEEDED), reason, at)
+            work.run("close_job", {**failure_columns(None), "id": job.id, "at": at, "run": as_json(run)})
             for result in results:
                 result_id = work.insert("insert_result", {**vars(result), "job_id": job.id, "at": at})
                 for destination in job.destinations:
                     row = {"result_id": result_id, "destination": destination, "at": at}
                     delivery_id = work.insert("insert_delivery", row)
-                    _event(
+                    write_event(
                         work,
                         "delivery",
                         delivery_id,
@@ -295,8 +251,8 @@ class Journal:
         """Back to the queue after a retryable error or a lost worker; the attempt stays counted."""
         with self._connection.transaction() as work:
             self._under_lease(work, job)
-            _move(work, JOB, job.id, (JobState.RUNNING, event), f"{failure.name}: {failure.reason}", at)
-            work.run("release_lease", {**_failure(failure), "id": job.id, "not_before": not_before})
+            take_edge(work, JOB, job.id, (JobState.RUNNING, event), f"{failure.name}: {failure.reason}", at)
+            work.run("release_lease", {**failure_columns(failure), "id": job.id, "not_before": not_before})
             if event is JobEvent.INTERRUPTED:
                 work.run("refund_attempt", {"id": job.id})
 
@@ -305,8 +261,8 @@ class Journal:
         with self._connection.transaction() as work:
             self._under_lease(work, job)
             reason = f"{failure.name}: {failure.reason}"
-            _move(work, JOB, job.id, (JobState.RUNNING, JobEvent.GAVE_UP), reason, at)
-            work.run("close_job", {**_failure(failure), "id": job.id, "at": at, "run": None})
+            take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.GAVE_UP), reason, at)
+            work.run("close_job", {**failure_columns(failure), "id": job.id, "at": at, "run": None})
 
     def _under_lease(self, work: Transaction, job: ClaimedJob) -> None:
         if work.one("job_under_lease", {"id": job.id, "lease_id": job.lease_id}) is None:
@@ -319,10 +275,12 @@ class Journal:
     ) -> ClaimedDelivery | None:
         """Take the oldest due delivery of a destination.
 
-        One that would wait for more than ``longest_wait_s`` is due: the clock was set back.
+        One that would wait for more than ``longest_wait_s`` is due: the clock was set back. Results
+        of a series that has a newer revision meanwhile are kept here and not sent any more.
         """
         due = {"destination": destination, "at": at, "longest_wait_s": longest_wait_s}
         with self._connection.transaction() as work:
+            self._supersede_deliveries(work, destination, at)
             row = work.one("next_delivery", due)
             if row is None:
                 return None
@@ -330,14 +288,21 @@ class Journal:
             delivery = work.one("delivery_to_send", {"id": row["id"]})
             assert delivery is not None  # noqa: S101 - selected in this transaction
             reason = f"Attempt {delivery['attempts']} to {destination}."
-            _move(work, DELIVERY, row["id"], (DeliveryState.PENDING, DeliveryEvent.CLAIMED), reason, at)
+            take_edge(work, DELIVERY, row["id"], (DeliveryState.PENDING, DeliveryEvent.CLAIMED), reason, at)
             return ClaimedDelivery(**dict(delivery))
+
+    def _supersede_deliveries(self, work: Transaction, destination: str, at: float) -> None:
+        for row in work.run("outdated_deliveries", {"destination": destination}).fetchall():
+            failure = _superseded(row)
+            edge = (DeliveryState.PENDING, DeliveryEvent.SUPERSEDED)
+            take_edge(work, DELIVERY, row["id"], edge, failure.reason, at)
+            work.run("close_delivery", {**failure_columns(failure), "id": row["id"], "at": at})
 
     def delivery_sent(self, delivery: ClaimedDelivery, reason: str, at: float) -> None:
         """The destination stored it."""
         with self._connection.transaction() as work:
-            _move(work, DELIVERY, delivery.id, (DeliveryState.SENDING, DeliveryEvent.STORED), reason, at)
-            work.run("close_delivery", {**_failure(_NO_FAILURE), "id": delivery.id, "at": at})
+            take_edge(work, DELIVERY, delivery.id, (DeliveryState.SENDING, DeliveryEvent.STORED), reason, at)
+            work.run("close_delivery", {**failure_columns(None), "id": delivery.id, "at": at})
 
     def delivery_postponed(
         self, delivery: ClaimedDelivery, failure: Failure, next_attempt_at: float, at: float
@@ -345,18 +310,20 @@ class Journal:
         """Not stored this time; due again at ``next_attempt_at``."""
         with self._connection.transaction() as work:
             reason = f"{failure.name}: {failure.reason}"
-            _move(work, DELIVERY, delivery.id, (DeliveryState.SENDING, DeliveryEvent.TRY_AGAIN), reason, at)
+            take_edge(
+                work, DELIVERY, delivery.id, (DeliveryState.SENDING, DeliveryEvent.TRY_AGAIN), reason, at
+            )
             work.run(
                 "postpone_delivery",
-                {**_failure(failure), "id": delivery.id, "next_attempt_at": next_attempt_at},
+                {**failure_columns(failure), "id": delivery.id, "next_attempt_at": next_attempt_at},
             )
 
     def delivery_dead(self, delivery: ClaimedDelivery, failure: Failure, at: float) -> None:
         """Given up; a person must look at it."""
         with self._connection.transaction() as work:
             reason = f"{failure.name}: {failure.reason}"
-            _move(work, DELIVERY, delivery.id, (DeliveryState.SENDING, DeliveryEvent.GAVE_UP), reason, at)
-            work.run("close_delivery", {**_failure(failure), "id": delivery.id, "at": at})
+            take_edge(work, DELIVERY, delivery.id, (DeliveryState.SENDING, DeliveryEvent.GAVE_UP), reason, at)
+            work.run("close_delivery", {**failure_columns(failure), "id": delivery.id, "at": at})
 
     # -- start --------------------------------------------------------------------------------
 
@@ -370,13 +337,13 @@ class Journal:
         with self._connection.transaction() as work:
             jobs = work.run("running_jobs", {}).fetchall()
             for job in jobs:
-                _move(work, JOB, job["id"], (JobState.RUNNING, JobEvent.INTERRUPTED), reason, at)
-                work.run("release_lease", {**_failure(_NO_FAILURE), "id": job["id"], "not_before": at})
+                take_edge(work, JOB, job["id"], (JobState.RUNNING, JobEvent.INTERRUPTED), reason, at)
+                work.run("release_lease", {**failure_columns(None), "id": job["id"], "not_before": at})
                 work.run("refund_attempt", {"id": job["id"]})
             deliveries = work.run("sending_deliveries", {}).fetchall()
             for row in deliveries:
                 edge = (DeliveryState.SENDING, DeliveryEvent.INTERRUPTED)
-                _move(work, DELIVERY, row["id"], edge, reason, at)
+                take_edge(work, DELIVERY, row["id"], edge, reason, at)
         return len(jobs), len(deliveries)
 
     def known_paths(self) -> tuple[set[str], set[str]]:
@@ -399,5 +366,9 @@ class Journal:
         return {**counts, "instance": {"stored": self._connection.query("instance_count")[0]["n"]}}
 
 
-def _failure(failure: Failure) -> dict[str, str | None]:
-    return {"failure_name": failure.name or None, "failure_reason": failure.reason or None}
+def _superseded(row: Mapping[str, Any]) -> Failure:
+    return Failure(
+        "SUPERSEDED",
+        f"More instances of the series arrived: revision {row['newest_revision']} takes the place of "
+        f"revision {row['revision']}.",
+    )

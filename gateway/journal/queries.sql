@@ -61,6 +61,13 @@ VALUES (:series_id, :model, :card, :destinations, 'queued', :at, :at);
 SELECT id FROM job WHERE state = 'queued' AND (not_before <= :at OR not_before > :at + :longest_wait_s)
 ORDER BY id LIMIT 1;
 
+-- name: outdated_jobs
+SELECT job.id, series.revision, newer.revision AS newest_revision
+FROM job JOIN series ON series.id = job.series_id
+JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
+  AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
+WHERE job.state = 'queued' ORDER BY job.id;
+
 -- name: take_lease
 UPDATE job SET attempts = attempts + 1, lease_id = :lease_id, lease_expires_at = :lease_expires_at WHERE id = :id;
 
@@ -103,6 +110,18 @@ VALUES (:result_id, :destination, 'pending', :at, :at);
 -- As for jobs: a clock that was set back must not hold the outbox.
 SELECT id FROM delivery WHERE state = 'pending' AND destination = :destination
 AND (next_attempt_at <= :at OR next_attempt_at > :at + :longest_wait_s) ORDER BY id LIMIT 1;
+
+-- name: outdated_deliveries
+-- Of a result set that the destination has in part, the rest is still sent.
+SELECT delivery.id, series.revision, newer.revision AS newest_revision
+FROM delivery JOIN result ON result.id = delivery.result_id JOIN job ON job.id = result.job_id
+JOIN series ON series.id = job.series_id
+JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
+  AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
+WHERE delivery.state = 'pending' AND delivery.destination = :destination AND NOT EXISTS (
+  SELECT 1 FROM delivery AS other JOIN result AS sibling ON sibling.id = other.result_id
+  WHERE sibling.job_id = job.id AND other.destination = delivery.destination AND other.state IN ('sending', 'sent'))
+ORDER BY delivery.id;
 
 -- name: waiting_deliveries
 SELECT destination, count(*) AS n FROM delivery WHERE state = 'pending' GROUP BY destination ORDER BY destination;

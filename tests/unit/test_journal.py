@@ -212,3 +212,30 @@ def test_what_waits_is_counted_by_destination(journal: Journal) -> None:
     journal.finish_job(claimed(journal), [result("seg"), result("sr")], {}, 40.0)
     assert journal.claim_delivery("vna", 50.0) is not None
     assert journal.waiting_deliveries() == {"pacs": 2, "vna": 1}
+
+
+def test_a_queued_job_of_an_older_revision_is_superseded_by_name(journal: Journal, path: Path) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal)
+    journal.record_instance(instance(2), 25.0)
+    decided(journal)
+    job = claimed(journal)
+    assert job.revision == 2
+    assert journal.claim_job("lease-2", 99.0, 31.0) is None
+    reader = JournalReader(path)
+    (first,) = reader.series_details(reader.series()[0])["jobs"]
+    reader.close()
+    assert (first["state"], first["failure_name"]) == ("failed", "SUPERSEDED")
+
+
+def test_results_of_an_older_revision_are_not_sent_unless_their_sending_had_begun(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, destinations=("pacs", "vna"))
+    journal.finish_job(claimed(journal), [result("seg"), result("sr")], {}, 40.0)
+    begun = journal.claim_delivery("vna", 41.0)
+    assert begun is not None
+    journal.delivery_sent(begun, "0000", 42.0)
+    journal.record_instance(instance(2), 43.0)
+    assert journal.claim_delivery("pacs", 44.0) is None
+    assert journal.claim_delivery("vna", 44.0) is not None
+    assert journal.counts()["delivery"] == {"dead": 2, "sending": 1, "sent": 1}

@@ -314,7 +314,7 @@ def test_a_series_that_cannot_be_assessed_is_refused_and_the_others_go_on(
             raise SeriesRefused("X", "x")
         return assess(slices)
 
-    monkeypatch.setattr("gateway.sweep.assess", faulty)
+    monkeypatch.setattr("gateway.sweep.decide.assess", faulty)
     gateway.receive(range(12), series="1.2.3")
     gateway.receive(range(12), series="1.2.4")
     assert gateway.settle() == 2

@@ -1,0 +1,68 @@
+"""What every transition shares: the compare-and-set along one edge, and its event row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.errors import LostRace
+from gateway.journal.connection import Transaction
+from gateway.journal.records import Failure
+from gateway.states import Event, Machine, State
+
+
+def as_json(value: Any) -> str:
+    """Compact JSON text for a column."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_event(
+    work: Transaction,
+    subject: str,
+    subject_id: int | None,
+    name: str,
+    reason: str,
+    at: float,
+    *,
+    states: tuple[str | None, str | None] = (None, None),
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write down what happened to a row (or, without ``subject_id``, to none) and why."""
+    work.run(
+        "insert_event",
+        {
+            "at": at,
+            "subject": subject,
+            "subject_id": subject_id,
+            "name": name,
+            "from_state": states[0],
+            "to_state": states[1],
+            "reason": reason,
+            "details": as_json(details or {}),
+        },
+    )
+
+
+def take_edge(
+    work: Transaction,
+    machine: Machine[State, Event],
+    row_id: int,
+    edge: tuple[State, Event],
+    reason: str,
+    at: float,
+) -> None:
+    """Take one edge of a state machine: compare-and-set, then the event row."""
+    state, event = edge
+    to_state = machine.next(state, event)
+    if not work.move(machine.name, row_id, state, to_state):
+        raise LostRace(
+            "LOST_RACE", f"{machine.name} {row_id} is not {state} any more; {event} was not applied."
+        )
+    write_event(work, machine.name, row_id, event, reason, at, states=(state, to_state))
+
+
+def failure_columns(failure: Failure | None) -> dict[str, str | None]:
+    """Values for the failure columns; None clears them."""
+    name, reason = (failure.name, failure.reason) if failure else (None, None)
+    return {"failure_name": name, "failure_reason": reason}
