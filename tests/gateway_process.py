@@ -67,6 +67,7 @@ class GatewayProcess:
             "GW_DICOM_PORT": str(self.dicom_port),
             "GW_PACS_PORT": str(pacs_port),
             "GW_HTTP_PORT": str(self.http_port),
+            "GW_DEVICE": "cpu",
         }
         self.log = folder / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None

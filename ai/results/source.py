@@ -23,7 +23,7 @@ _TAKEN = (
     # Patient Study (C.7.2.2)
     "AdmittingDiagnosesDescription", "PatientAge", "PatientSize", "PatientWeight", "Occupation",
     "AdditionalPatientHistory", "AdmissionID", "MedicalAlerts", "Allergies", "SmokingStatus",
-    "PregnancyStatus", "PatientState",
+    "PregnancyStatus", "LastMenstrualDate", "PatientBodyMassIndex", "PatientState",
     # Clinical Trial (C.7.1.3, C.7.2.3)
     "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
     "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",

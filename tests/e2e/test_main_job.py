@@ -25,6 +25,8 @@ from tests.orthanc import Orthanc
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
+ACCEPTANCE = (Path(__file__).parents[1] / "data" / "acceptance-gateway.yaml").read_text(encoding="utf-8")
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -56,7 +58,10 @@ def storescu(port: int, folder: Path, called: str = "AIGW") -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     root = tmp_path_factory.mktemp("main-job")
     truth = write_sample_series(root / "sample")
-    with Orthanc(root / "pacs") as pacs, GatewayProcess(root / "node", pacs.dicom_port) as gateway:
+    with (
+        Orthanc(root / "pacs") as pacs,
+        GatewayProcess(root / "node", pacs.dicom_port, ACCEPTANCE) as gateway,
+    ):
         storescu(pacs.dicom_port, root / "sample", "ORTHANC")
         storescu(gateway.dicom_port, root / "sample")
 
