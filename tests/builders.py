@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from ai.sample import draw_torso
+from ai.torso import draw_torso
 
 FloatArray = npt.NDArray[np.float64]
 _NAMESPACE = uuid.UUID("b0f6c3a2-5b1d-5f5e-8f43-0a7f2f3f9c55")

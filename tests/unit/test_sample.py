@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 from pydicom import dcmread
 
-from ai.sample import BODY, BONE, LEFT_LUNG, METAL, RIGHT_LUNG, SampleTruth, write_sample_series
+from ai.sample import SampleTruth, write_sample_series
+from ai.torso import BODY, BONE, LEFT_LUNG, METAL, RIGHT_LUNG
 from ai.volume import read_series
 
 
