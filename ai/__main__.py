@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ai.errors import AiError, SeriesRefused
-from ai.loaders import load_model
+from ai.loaders import choose_device, load_model
 from ai.model import find_card
 from ai.pipeline import RunOptions, run_series, write_outcome
 from ai.volume import find_series
@@ -23,6 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="ct-tissue", help="name of a model card (default: ct-tissue)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
     options = parser.parse_args(arguments)
+    if not options.series.is_dir():
+        sys.stderr.write(f"FOLDER_NOT_FOUND: There is no folder {options.series}.\n")
+        return 5
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.stderr.write(f"OUT_UNUSABLE: {options.out} cannot be a folder for results: {error.strerror}.\n")
+        return 2
     try:
         _run(options.series, options.out, options.model, options.device)
     except AiError as error:
@@ -40,7 +48,7 @@ def _run(folder: Path, out: Path, model_name: str, device: str) -> None:
             f"The folder has {len(series)} DICOM series; give a folder with one.",
         )
     (files,) = series.values()
-    model = load_model(spec, _device(device))
+    model = load_model(spec, choose_device(device))
     created_at = datetime.now(tz=UTC).astimezone()  # noqa: TID251 - the composition root of the library alone
     run_options = RunOptions(created_at=created_at, software_version=_version())
     write_outcome(run_series(files, model, run_options, _say), out)
@@ -49,16 +57,6 @@ def _run(folder: Path, out: Path, model_name: str, device: str) -> None:
 def _say(stage: str, fraction: float) -> None:
     if fraction >= 1.0:
         sys.stderr.write(f"{stage} done\n")
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    try:
-        import torch
-    except ImportError:
-        return "cpu"  # loading the model then says what to install
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def _version() -> str:

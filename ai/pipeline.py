@@ -36,6 +36,7 @@ class RunOptions:
     created_at: datetime
     software_version: str
     series_number_base: int = 9000
+    revision: int = 1
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def _context(
         created_at=options.created_at,
         series_number_base=_free_base(series.datasets[0], options.series_number_base),
         software_version=options.software_version,
+        revision=options.revision,
     )
 
 

@@ -6,6 +6,17 @@ from ai.errors import ModelError
 from ai.model import Model, ModelSpec
 
 
+def choose_device(wanted: str) -> str:
+    """``auto`` is the first GPU if there is one, else the CPU; anything else is taken as it is."""
+    if wanted != "auto":
+        return wanted
+    try:
+        import torch
+    except ImportError:
+        return "cpu"  # loading the model then says what to install
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def load_model(spec: ModelSpec, device: str = "cpu") -> Model:
     """Load the model of a card on a device.
 

@@ -62,6 +62,8 @@ class ResultContext:
         SEG is base + 1, SR base + 2, overview base + 3.
     software_version
         Version of the gateway.
+    revision
+        1, or more when instances came after a result: then every result says that it replaces one.
     """
 
     series: ImageSeries
@@ -72,3 +74,4 @@ class ResultContext:
     created_at: datetime
     series_number_base: int
     software_version: str
+    revision: int = 1

@@ -51,7 +51,7 @@ class SeriesAttributes:
 def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttributes:
     """Number (base + 1, 2, 3), description ``AI <title> SEG (RUO)``, date and time of a result's series."""
     offset, word = _SERIES[kind]
-    ending = f" {word} (RUO)"
+    ending = f" {word}{revision_words(context)} (RUO)"
     moment = context.created_at.astimezone(_source_zone(context) or context.created_at.tzinfo)
     return SeriesAttributes(
         number=context.series_number_base + offset,
@@ -59,6 +59,11 @@ def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttribu
         date=_dicom_date(moment),
         time=_dicom_time(moment),
     )
+
+
+def revision_words(context: ResultContext) -> str:
+    """`` rev 2`` for a result that replaces an earlier one of the same series; empty for the first."""
+    return f" rev {context.revision}" if context.revision > 1 else ""
 
 
 def set_series(dataset: Dataset, context: ResultContext, kind: ResultKind) -> None:

@@ -22,7 +22,7 @@ from ai.geometry import VolumeGeometry
 from ai.measure import Measurement
 from ai.results.coding import concept
 from ai.results.context import ResultContext
-from ai.results.equipment import MANUFACTURER, add_equipment, set_series
+from ai.results.equipment import MANUFACTURER, add_equipment, revision_words, set_series
 from ai.results.montage import Edges, LegendEntry, Overlay, Page, Tile, draw_montage
 from ai.results.source import copy_patient_and_study
 from ai.terminology import Code
@@ -151,7 +151,7 @@ def _outlined(context: ResultContext) -> tuple[int, ...]:
 def _page(context: ResultContext, window: tuple[float, float]) -> Page:
     spec = context.spec
     return Page(
-        title=f"AI overview - {spec.title} {spec.version}",
+        title=f"AI overview - {spec.title} {spec.version}{revision_words(context)}",
         source=_source(context, window),
         warning="RESEARCH USE ONLY",
         warning_detail="Not for diagnosis",

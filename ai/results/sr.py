@@ -117,6 +117,12 @@ def summary(context: ResultContext) -> tuple[str, ...]:
     sentences.append(f"Found: {', '.join(found)}." if found else "None of the structures was found.")
     if missing:
         sentences.append(f"Looked for and not found: {', '.join(missing)}.")
+    if context.revision > 1:
+        count = len(context.series.datasets)
+        sentences.append(
+            f"Revision {context.revision} of this series, with {count} images: "
+            "it replaces every earlier result."
+        )
     notes = dict.fromkeys(
         note.text for note in (*context.series.notes, *context.series.volume.geometry.notes)
     )

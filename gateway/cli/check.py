@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gateway.settings import Settings, SettingsError
 
 
+_SHADOW = "shadow: computed and kept, NOTHING is sent (results: {status: live} sends)"
+
 config = typer.Typer(help="About the configuration file.", no_args_is_help=True)
 
 
@@ -74,6 +76,6 @@ def _summary(settings: Settings) -> dict[str, Any]:
         "peers": peers or ["none"],
         "models": [f"{name}: card {choice.card}" for name, choice in settings.models.items()] or ["none"],
         "routes": [route.describe() for route in routes(settings)] or ["none: nothing is processed"],
-        "results": settings.results.status,
+        "results": "live" if settings.results.status == "live" else _SHADOW,
         "device": settings.workers.device,
     }

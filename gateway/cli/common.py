@@ -69,6 +69,17 @@ def fail(name: str, reason: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def prepare_folder(out: Path) -> None:
+    """Make a folder for results before any work is done; leave with EXIT_USAGE if that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        usable = os.access(out, os.W_OK | os.X_OK)
+    except OSError as error:
+        fail("OUT_UNUSABLE", f"{out} cannot be a folder for results: {error.strerror}.", EXIT_USAGE)
+    if not usable:
+        fail("OUT_UNUSABLE", f"{out} cannot be written to.", EXIT_USAGE)
+
+
 def clock_text(at_s: float | None) -> str:
     """``2026-11-21 07:41:10Z`` from seconds since 1970."""
     return "-" if at_s is None else datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console, fail
+from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console, fail, prepare_folder
 from gateway.cli.demo_pacs import DemoPacs
 from gateway.clock import SystemClock
 from gateway.deliver.storage_scu import Address, StorageSCU, read_stored_object
@@ -83,13 +83,13 @@ def demo(
 
 def _start_afresh(out: Path) -> None:
     """Make the folder, or empty it of what an earlier demo wrote; anybody else's folder is left alone."""
-    if out.exists() and any(out.iterdir()) and not (out / _MARKER).exists():
+    prepare_folder(out)
+    if any(out.iterdir()) and not (out / _MARKER).exists():
         fail(
             "FOLDER_IN_USE",
             f"{out} has files that no demo wrote: choose another folder with --out.",
             EXIT_USAGE,
         )
-    out.mkdir(parents=True, exist_ok=True)
     (out / _MARKER).touch()
     for name in ("gateway", "results", "sample"):
         shutil.rmtree(out / name, ignore_errors=True)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gateway import __version__
-from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console, fail
+from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console, fail, prepare_folder
 from gateway.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def segment(
 
     if not folder.is_dir():
         fail("FOLDER_NOT_FOUND", f"There is no folder {folder}.", EXIT_NOT_FOUND)
+    prepare_folder(out)
     try:
         spec = find_card(model, model_dir or ())
         files = _choose(find_series(folder), series)
@@ -63,9 +64,8 @@ def _choose(found: dict[str, list[Path]], wanted: str | None) -> list[Path]:
 
     if wanted is not None:
         if wanted not in found:
-            raise SeriesRefused(
-                "SERIES_NOT_FOUND", f"The folder has no series {wanted}; it has {_listing(found)}."
-            )
+            reason = f"The folder has no series {wanted}; it has {_listing(found)}."
+            fail("SERIES_NOT_FOUND", reason, EXIT_NOT_FOUND)
         return found[wanted]
     if len(found) > 1:
         raise SeriesRefused(
@@ -80,15 +80,13 @@ def _listing(found: dict[str, list[Path]]) -> str:
 
 
 def _run(files: list[Path], spec: ModelSpec, device: str, out: Path) -> Mapping[str, object]:
-    from ai.loaders import load_model
+    from ai.loaders import choose_device, load_model
     from ai.pipeline import RunOptions, run_series, write_outcome
-    from gateway.jobs.run import choose_device
 
     created_at = datetime.fromtimestamp(SystemClock().now_s(), tz=UTC).astimezone()
     options = RunOptions(created_at=created_at, software_version=__version__)
     with _progress() as report:
         outcome = run_series(files, load_model(spec, choose_device(device)), options, report)
-    out.mkdir(parents=True, exist_ok=True)
     write_outcome(outcome, out)
     return outcome.run
 

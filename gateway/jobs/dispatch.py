@@ -221,6 +221,7 @@ class Dispatcher:
             series_number_base=settings.series_number_base,
             results_root=str(settings.results_root),
             software_version=settings.software_version,
+            revision=job.revision,
         )
 
     # -- ends of a job ------------------------------------------------------------------------

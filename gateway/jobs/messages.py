@@ -43,6 +43,7 @@ class JobRequest:
     series_number_base: int
     results_root: str
     software_version: str
+    revision: int
 
 
 @dataclass(frozen=True)

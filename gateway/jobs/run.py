@@ -13,7 +13,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from ai.errors import AiError
-from ai.loaders import load_model
+from ai.loaders import choose_device, load_model
 from ai.model import Model, find_card
 from ai.pipeline import ResultFile, RunOptions, run_series
 from gateway import failpoint
@@ -67,6 +67,7 @@ class Runner:
             created_at=datetime.fromtimestamp(request.created_at_s, tz=UTC).astimezone(),
             series_number_base=request.series_number_base,
             software_version=request.software_version,
+            revision=request.revision,
         )
         model = self._model(request.card, request.card_folders)
         outcome = run_series([Path(file) for file in request.files], model, options, progress)
@@ -82,17 +83,6 @@ class Runner:
         if key not in self._models:
             self._models[key] = load_model(spec, self._device)
         return self._models[key]
-
-
-def choose_device(wanted: str) -> str:
-    """``auto`` is the first GPU if there is one, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    try:
-        import torch
-    except ImportError:
-        return "cpu"
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def _store(spool: Spool, result: ResultFile) -> NewResult:

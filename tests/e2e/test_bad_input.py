@@ -176,6 +176,8 @@ def test_segment_names_what_is_wrong_with_its_input(tmp_path: Path) -> None:
     for name, folder in cases.items():
         run = segment(folder, tmp_path / "out")
         assert (run.returncode, run.stderr.split(":")[0]) == (1, name), run.stderr
+    run = segment(cases["EMPTY_FILE"], cases["EMPTY_FILE"] / "0001.dcm")
+    assert (run.returncode, run.stderr.split(":")[0]) == (2, "OUT_UNUSABLE")
     run = segment(cases["EMPTY_FILE"], tmp_path / "out", "--model", "ct-tisue")
     assert (run.returncode, run.stderr.split(":")[0]) == (5, "UNKNOWN_MODEL")
     assert "ct-tissue" in run.stderr

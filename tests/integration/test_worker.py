@@ -66,6 +66,7 @@ class Worker:
             series_number_base=9000,
             results_root=str(results),
             software_version="0.1.0",
+            revision=1,
         )
         pid = self.executor.health().pid
         assert pid is not None

@@ -180,3 +180,10 @@ def test_a_found_structure_without_a_segment_is_refused_by_name(run: ResultConte
 def test_numbers_are_plain_decimals_of_at_most_16_characters(value: float, expected: str) -> None:
     assert decimal_string(value) == expected
     assert len(expected) <= 16
+
+
+def test_a_later_revision_says_that_it_replaces_earlier_results() -> None:
+    run = replace(torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9)), revision=2)
+    report = build_sr(run, build_seg(run))
+    assert report.SeriesDescription == "AI CT tissue table rev 2 (RUO)"
+    assert "Revision 2 of this series, with 6 images: it replaces every earlier result." in summary(run)[0]
