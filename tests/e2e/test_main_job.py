@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,11 +148,9 @@ def test_a_second_send_makes_no_second_result(finished: Finished) -> None:
 
 def test_no_patient_attribute_leaves_the_stored_objects(finished: Finished) -> None:
     planted = (b"SYNTHETIC", b"AIGW-SAMPLE")
-    metrics = subprocess.run(
-        [shutil.which("curl") or "curl", "-s", f"http://127.0.0.1:{finished.gateway.http_port}/metrics"],
-        capture_output=True,
-        check=True,
-    ).stdout
+    with urllib.request.urlopen(f"http://127.0.0.1:{finished.gateway.http_port}/metrics") as response:
+        metrics = response.read()
+    assert b"aigw_" in metrics
     places = {"log": finished.gateway.log.read_bytes(), "metrics": metrics}
     for file in ("journal.db", "journal.db-wal"):
         places[file] = (finished.gateway.data / file).read_bytes()
