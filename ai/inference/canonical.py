@@ -29,10 +29,6 @@ class Reorientation:
         """View of ``(slices, rows, columns)`` in canonical order."""
         return array.transpose(self.axes)[self._steps()]
 
-    def undo(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """View of a canonical array in the order ``(slices, rows, columns)``."""
-        return array[self._steps()].transpose(np.argsort(self.axes))
-
     def affine(self, index_to_lps: Affine, shape: tuple[int, ...]) -> Affine:
         """Affine of canonical indices to LPS millimetres; ``shape`` is that of the original array."""
         step = np.zeros((4, 4))

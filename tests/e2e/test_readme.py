@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import COMMANDS
+from tests.crash.test_node_kill import RUNS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,6 +32,13 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     assert links
     assert tests
     assert [name for name in links + tests if not (ROOT / name).exists()] == []
+
+
+def test_the_number_of_kill_runs_is_the_one_of_the_test() -> None:
+    runs = len(RUNS)
+    soak = int(re.findall(r"AIGW_KILL_RUNS=(\d+)", (ROOT / "Makefile").read_text())[0])
+    assert f"{runs} runs: nothing acknowledged is lost" in README
+    assert f"`make soak` repeats it {soak // runs} times" in README
 
 
 def quoted_dice() -> dict[str, dict[str, str]]:
