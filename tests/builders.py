@@ -128,7 +128,7 @@ def ct_series(
     series = [_instance(hu[i], matrix, i, seed) for i in range(shape[0])]
     for dataset in series:
         dataset.PatientPosition = patient_position
-        dataset.SliceThickness = _ds(spacing_mm[0])
+        dataset.SliceThickness = ds(spacing_mm[0])
     return with_attributes(series, **attributes) if attributes else series
 
 
@@ -184,7 +184,7 @@ def moved(series: Sequence[Dataset], shifts_mm: npt.ArrayLike) -> list[Dataset]:
     changed = copy.deepcopy(list(series))
     for dataset, shift in zip(changed, np.asarray(shifts_mm, dtype=np.float64), strict=True):
         dataset.ImagePositionPatient = [
-            _ds(v) for v in np.asarray(dataset.ImagePositionPatient, float) + shift
+            ds(v) for v in np.asarray(dataset.ImagePositionPatient, float) + shift
         ]
     return changed
 
@@ -211,7 +211,7 @@ def with_true_tilt(series: Sequence[Dataset], degrees: float) -> list[Dataset]:
     angle = np.radians(degrees)
     turned = column * np.cos(angle) + np.cross(row, column) * np.sin(angle)
     return with_attributes(
-        series, ImageOrientationPatient=[_ds(v) for v in (*row, *turned)], GantryDetectorTilt=_ds(degrees)
+        series, ImageOrientationPatient=[ds(v) for v in (*row, *turned)], GantryDetectorTilt=ds(degrees)
     )
 
 
@@ -276,10 +276,10 @@ def _instance(hu: npt.NDArray[np.int16], matrix: FloatArray, index: int, seed: i
     dataset.InstanceNumber = index + 1
     dataset.AcquisitionNumber = 1
     dataset.KVP = 120
-    dataset.ImagePositionPatient = [_ds(v) for v in (matrix @ [index, 0, 0, 1])[:3]]
+    dataset.ImagePositionPatient = [ds(v) for v in (matrix @ [index, 0, 0, 1])[:3]]
     unit = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    dataset.ImageOrientationPatient = [_ds(v) for v in (*unit[:, 2], *unit[:, 1])]
-    dataset.PixelSpacing = [_ds(np.linalg.norm(matrix[:3, 1])), _ds(np.linalg.norm(matrix[:3, 2]))]
+    dataset.ImageOrientationPatient = [ds(v) for v in (*unit[:, 2], *unit[:, 1])]
+    dataset.PixelSpacing = [ds(np.linalg.norm(matrix[:3, 1])), ds(np.linalg.norm(matrix[:3, 2]))]
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = hu.shape
@@ -327,7 +327,7 @@ def _resize(dataset: Dataset, rows: int, columns: int) -> None:
     dataset.PixelData = np.full((rows, columns), 24, dtype="<i2").tobytes()
 
 
-def _ds(value: float | np.floating) -> str:
+def ds(value: float | np.floating) -> str:
     """A decimal string of at most 16 characters (PS3.5 6.2) with all digits that fit."""
     text = f"{float(value) + 0.0:.12f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text[:16]

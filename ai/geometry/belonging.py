@@ -1,77 +1,90 @@
-"""Do the instances of a series belong together as slices of one volume?"""
+"""Which image planes of a series can be slices of one volume: told by what they are and by their grid."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
-import numpy.typing as npt
 
-from ai.geometry.model import NotAVolume, SliceHeader, VerdictCode, as_array, listed, refuse
-
-FloatArray = npt.NDArray[np.float64]
+from ai.geometry.clusters import clusters, grouped
+from ai.geometry.model import (
+    FloatArray,
+    NotAVolume,
+    SliceHeader,
+    VerdictCode,
+    as_array,
+    refuse,
+)
 
 ORIENTATION_TOLERANCE = 1e-3  # of a cosine: the rounding seen in real headers, about 0.06°
 PIXEL_SPACING_TOLERANCE = 1e-3  # relative: half a pixel over 512
-_MOST_ORIENTATIONS = 50
 LONGEST_MM = 1e6  # beyond this a length in a header is no length
+_PLANES = ("sagittal", "coronal", "axial")  # by the patient axis that the normal follows
+_AXIS_ALIGNED = 0.9  # cosine; a plane that is farther than 26° from each of them is oblique
 
 
-def refuse_unrelated(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    """The first rule that finds the instances unfit or different from each other; None if all agree."""
-    rules = (
-        _images,
-        _single_frames,
-        _positions_present,
-        _same_orientation,
-        _same_frame_of_reference,
-        _same_size,
-        _same_pixel_spacing,
-        _several,
-    )
-    return next((refusal for rule in rules if (refusal := rule(slices))), None)
+@dataclass(frozen=True)
+class Group:
+    """Image planes that may be slices of one volume, and what tells them from other groups.
+
+    ``traits`` maps a name to (value, words for people): ``{"size": ("512x512", "512 × 512 pixels")}``.
+    ``refusal`` is set where it is known already that they are none.
+    """
+
+    slices: tuple[SliceHeader, ...]
+    traits: dict[str, tuple[str, str]] = field(default_factory=dict)
+    refusal: NotAVolume | None = None
+
+    def subgroup(self, slices: Sequence[SliceHeader], name: str, value: str, words: str) -> Group:
+        """Some of the planes, told apart by one more trait."""
+        return Group(tuple(slices), {**self.traits, name: (value, words)}, self.refusal)
 
 
-def each_has_its_own_frame(slices: Sequence[SliceHeader]) -> bool:
-    """Some anonymisers give every image a Frame of Reference UID of its own; scanners never do."""
-    frames = {s.frame_of_reference_uid for s in slices}
-    return len(slices) > 2 and len(frames) == len(slices) and None not in frames
+def is_localizer(header: SliceHeader) -> bool:
+    """True if Image Type says so (PS3.3 C.8.2.1.1.1)."""
+    return _is_of_type(header, "LOCALIZER")
 
 
-def _images(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    lacking = sum(not (s.rows and s.columns) for s in slices)
-    if slices and not lacking:
-        return None
-    reason = f"{lacking} of {len(slices)} instances have no Rows or no Columns: they are no images."
-    if not slices:
-        reason = "The series has no instances."
-    return refuse(VerdictCode.NOT_AN_IMAGE, reason, lacking=lacking, images=len(slices))
+def by_grid(images: Sequence[SliceHeader]) -> list[Group]:
+    """Split images (with rows and columns) by kind, Frame of Reference, size, pixel spacing, orientation."""
+    groups = []
+    planes = []
+    mosaics = []
+    for image in images:
+        if image.number_of_frames > 1:
+            groups.append(_undescribed_frames(image))
+        elif _is_mosaic(image):
+            mosaics.append(image)
+        elif image.is_projection:
+            groups.append(_projection(image))
+        else:
+            planes.append(image)
+    if mosaics:
+        groups.append(Group(tuple(mosaics), {"position": ("mosaic", "mosaics")}, _mosaics(mosaics)))
+    placed = grouped(planes, key=lambda s: not position_faults(s))
+    if lacking := placed.get(False):
+        trait = {"position": ("none", "images that do not say where they lie")}
+        groups.append(Group(tuple(lacking), trait, _no_position(lacking)))
+    for frame in _by_frame_of_reference(placed.get(True, [])):
+        groups += [oriented for sized in _by_size(frame) for oriented in _by_orientation(sized)]
+    return groups
 
 
-def _single_frames(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    frames = max(s.number_of_frames for s in slices)
-    if frames <= 1:
-        return None
-    reason = (
-        f"An instance has {frames} frames. Enhanced multi-frame images are not processed yet: "
-        "send the series as single-frame images."
-    )
-    return refuse(VerdictCode.MULTI_FRAME, reason, frames=frames, images=len(slices))
+def _each_has_its_own_frame(slices: Sequence[SliceHeader]) -> bool:
+    """Some anonymisers give every image a Frame of Reference UID of its own; scanners never do.
+
+    Most must be the only one in theirs: a copy of one image shares its UID.
+    """
+    frames = Counter(s.frame_of_reference_uid for s in slices if s.frame_of_reference_uid)
+    alone = sum(1 for count in frames.values() if count == 1)
+    return len(slices) > 2 and 2 * alone > len(slices)
 
 
-def _positions_present(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    """Position, orientation and pixel spacing of every slice, and that they can be true."""
-    faults = Counter(fault for s in slices for fault in _position_faults(s))
-    if not faults:
-        return None
-    lacking = sum(bool(_position_faults(s)) for s in slices)
-    named = "; ".join(f"{fault} in {count}" for fault, count in faults.items())
-    reason = f"{lacking} of {len(slices)} images do not say where they lie: {named}."
-    return refuse(VerdictCode.NO_POSITION, reason, lacking=lacking, images=len(slices))
-
-
-def _position_faults(header: SliceHeader) -> list[str]:
+def position_faults(header: SliceHeader) -> list[str]:
+    """Why an image plane does not say where it lies; empty when it does."""
     attributes = (
         ("Image Position (Patient)", header.position_mm),
         ("Image Orientation (Patient)", header.orientation),
@@ -79,12 +92,12 @@ def _position_faults(header: SliceHeader) -> list[str]:
     )
     faults = [f"{name} is missing or malformed" for name, value in attributes if value is None]
     for name, value in attributes:
-        if value is not None and not np.all(np.abs(value) < LONGEST_MM):  # also false for NaN
+        if value is not None and not all(abs(v) < LONGEST_MM for v in value):  # also false for NaN
             faults.append(f"{name} is not finite")
     if faults or header.orientation is None or header.pixel_spacing_mm is None:
         return faults
-    row, column = np.reshape(header.orientation, (2, 3))
-    errors = (row @ row - 1.0, column @ column - 1.0, row @ column)
+    a, b, c, d, e, f = header.orientation
+    errors = (a * a + b * b + c * c - 1.0, d * d + e * e + f * f - 1.0, a * d + b * e + c * f)
     if max(map(abs, errors)) > 2.0 * ORIENTATION_TOLERANCE:
         faults.append("Image Orientation (Patient) is not two perpendicular unit vectors")
     if min(header.pixel_spacing_mm) <= 0.0:
@@ -92,70 +105,104 @@ def _position_faults(header: SliceHeader) -> list[str]:
     return faults
 
 
-def _same_orientation(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    cosines = as_array([s.orientation for s in slices])
-    groups: list[FloatArray] = []
-    for each in cosines:
-        if len(groups) == _MOST_ORIENTATIONS:
-            break  # enough to refuse; counting on would take quadratic time
-        if not any(np.max(np.abs(each - group)) <= ORIENTATION_TOLERANCE for group in groups):
-            groups.append(each)
-    if len(groups) == 1:
-        return None
-    degrees = max(_angle_degrees(groups[0], group) for group in groups)
-    least = "at least " if len(groups) == _MOST_ORIENTATIONS else ""
+def _is_mosaic(header: SliceHeader) -> bool:
+    """True if the image is a picture of many small slices side by side, as Siemens writes them."""
+    return _is_of_type(header, "MOSAIC")
+
+
+def _is_of_type(header: SliceHeader, word: str) -> bool:
+    return word in (part.strip().upper() for part in header.image_type)
+
+
+def _undescribed_frames(image: SliceHeader) -> Group:
     reason = (
-        f"The {len(slices)} images have {least}{len(groups)} different orientations, up to "
-        f"{degrees:.1f}° apart: they are no parallel slices."
+        f"The instance has {image.number_of_frames} frames and its header does not say where each of them "
+        "lies: send an enhanced multi-frame image with functional groups, or single-frame images."
     )
-    return refuse(VerdictCode.MIXED_ORIENTATION, reason, orientations=len(groups), degrees=round(degrees, 3))
+    refusal = refuse(VerdictCode.MULTI_FRAME, reason, frames=image.number_of_frames)
+    ending = image.sop_instance_uid
+    return Group((image,), {"instance": (ending, f"multi-frame instance {ending}")}, refusal)
 
 
-def _angle_degrees(one: FloatArray, other: FloatArray) -> float:
-    """The larger of the angles between the row axes and between the column axes."""
-    chords = np.linalg.norm((one - other).reshape(2, 3), axis=1)
-    return float(np.degrees(2.0 * np.arcsin(np.clip(chords.max() / 2.0, 0.0, 1.0))))
-
-
-def _same_frame_of_reference(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    frames = Counter(s.frame_of_reference_uid for s in slices)
-    if len(frames) == 1 or each_has_its_own_frame(slices):
-        return None
-    lacking = frames[None]
-    reason = f"The images name {len(frames) - bool(lacking)} Frames of Reference"
-    reason += f" and {lacking} of {len(slices)} name none" if lacking else ""
-    reason += ": their positions cannot be compared."
-    return refuse(
-        VerdictCode.MIXED_FRAME_OF_REFERENCE, reason, frames_of_reference=len(frames), lacking=lacking
-    )
-
-
-def _same_size(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    sizes = Counter((s.rows, s.columns) for s in slices)
-    if len(sizes) == 1:
-        return None
-    sizes_text = listed([f"{count} of {rows} × {columns}" for (rows, columns), count in sizes.most_common()])
-    reason = f"The images differ in rows × columns: {sizes_text}."
-    return refuse(VerdictCode.MIXED_SIZE, reason, sizes=len(sizes))
-
-
-def _same_pixel_spacing(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    spacings = as_array([s.pixel_spacing_mm for s in slices])
-    low, high = spacings.min(axis=0), spacings.max(axis=0)
-    if np.all(high - low <= PIXEL_SPACING_TOLERANCE * low):
-        return None
-    axis = int(np.argmax((high - low) / low))
+def _mosaics(images: Sequence[SliceHeader]) -> NotAVolume:
+    """The position of a mosaic is that of none of its slices."""
+    count = len(images)
     reason = (
-        f"Pixel Spacing differs between the images: from {low[axis]:.4f} mm to {high[axis]:.4f} mm "
-        f"between {('rows', 'columns')[axis]}."
+        f"{count} image{' is a mosaic' if count == 1 else 's are mosaics'} of several slices in one picture: "
+        "send them as enhanced multi-frame images, or one image for each slice."
     )
-    return refuse(
-        VerdictCode.MIXED_SPACING, reason, smallest_mm=float(low[axis]), largest_mm=float(high[axis])
-    )
+    return refuse(VerdictCode.MOSAIC, reason, images=count)
 
 
-def _several(slices: Sequence[SliceHeader]) -> NotAVolume | None:
-    if len(slices) > 1:
-        return None
-    reason = "The series has 1 slice: its extent along the normal is unknown, at least 2 are needed."
-    return refuse(VerdictCode.SINGLE_SLICE, reason, slices=len(slices))
+def _projection(image: SliceHeader) -> Group:
+    """A projection image is a volume of its own: nothing relates it to its neighbours."""
+    view = [image.attributes.get(name, "") for name in ("Laterality", "ImageLaterality", "ViewPosition")]
+    words = " ".join(["projection image", *(text for text in view if text)])
+    return Group((image,), {"instance": (image.sop_instance_uid, words)})
+
+
+def _no_position(slices: Sequence[SliceHeader]) -> NotAVolume:
+    faults = Counter(fault for s in slices for fault in position_faults(s))
+    named = "; ".join(f"{fault} in {count}" for fault, count in faults.items())
+    count = len(slices)
+    reason = f"{count} image{' does' if count == 1 else 's do'} not say where they lie: {named}."
+    return refuse(VerdictCode.NO_POSITION, reason, lacking=count, images=count)
+
+
+def _by_frame_of_reference(slices: Sequence[SliceHeader]) -> list[Group]:
+    if not slices:
+        return []
+    if _each_has_its_own_frame(slices):
+        return [Group(tuple(slices), {"frame_of_reference": ("own", "")})]
+    frames = grouped(slices, key=lambda s: s.frame_of_reference_uid or "")
+    columns = zip(*(uid.split(".") for uid in frames if uid), strict=False)
+    alike = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    groups = []
+    for uid, members in frames.items():
+        ending = ".".join(uid.split(".")[alike:])  # a common beginning tells nothing
+        words = f"Frame of Reference …{ending or uid}" if uid else "no Frame of Reference"
+        groups.append(Group(tuple(members), {"frame_of_reference": (uid or "none", words)}))
+    return groups
+
+
+def _by_size(group: Group) -> list[Group]:
+    """By rows × columns, then by pixel spacing."""
+    groups = []
+    for (rows, columns), members in grouped(group.slices, key=lambda s: (s.rows, s.columns)).items():
+        sized = group.subgroup(members, "size", f"{rows}x{columns}", f"{rows} × {columns} pixels")
+        spacings = as_array([s.pixel_spacing_mm for s in members])
+        number = clusters(np.log(spacings), PIXEL_SPACING_TOLERANCE)
+        for cluster in np.unique(number):
+            chosen = np.flatnonzero(number == cluster)
+            down, along = spacings[chosen].mean(axis=0)
+            groups.append(
+                sized.subgroup(
+                    [members[i] for i in chosen],
+                    "spacing",
+                    f"{down:.4g}x{along:.4g}",
+                    f"pixels of {down:.4g} × {along:.4g} mm",
+                )
+            )
+    return groups
+
+
+def _by_orientation(group: Group) -> list[Group]:
+    cosines = as_array([s.orientation for s in group.slices])
+    number = clusters(cosines, ORIENTATION_TOLERANCE)
+    members = [np.flatnonzero(number == cluster) for cluster in np.unique(number)]
+    means = [cosines[chosen].mean(axis=0) for chosen in members]
+    planes = Counter(plane_name(mean) for mean in means)
+    groups = []
+    for chosen, mean in zip(members, means, strict=True):
+        plane = plane_name(mean)
+        value = plane if planes[plane] == 1 else f"{plane}({','.join(f'{v:.2f}' for v in mean)})"
+        slices = [group.slices[i] for i in chosen]
+        groups.append(group.subgroup(slices, "orientation", value, f"{value} plane"))
+    return groups
+
+
+def plane_name(cosines: FloatArray) -> str:
+    """``axial``, ``coronal``, ``sagittal``, or ``oblique`` from Image Orientation (Patient) ``(6,)``."""
+    normal = np.abs(np.cross(cosines[:3], cosines[3:]))
+    axis = int(np.argmax(normal))
+    return _PLANES[axis] if normal[axis] >= _AXIS_ALIGNED else "oblique"

@@ -52,9 +52,33 @@ def stack(
 
 
 def volume(headers: list[SliceHeader]) -> VolumeGeometry:
-    found = assess(headers)
-    assert isinstance(found, VolumeGeometry), found
-    return found
+    (part,) = assess(headers)
+    assert isinstance(part.geometry, VolumeGeometry), part.geometry
+    return part.geometry
+
+
+def scanned(headers: list[SliceHeader], scan: int, **attributes: str) -> list[SliceHeader]:
+    """The same slices, of another scan."""
+    return [
+        replace(h, sop_instance_uid=f"{h.sop_instance_uid}.{scan}", attributes=attributes) for h in headers
+    ]
+
+
+def moved(headers: list[SliceHeader], turned: Matrix, shift_mm: Matrix) -> list[SliceHeader]:
+    """The headers after the patient was turned and shifted."""
+    result = []
+    for h in headers:
+        position = turned @ np.asarray(h.position_mm) + shift_mm
+        cosines = (turned @ np.asarray(h.orientation).reshape(2, 3).T).T.ravel()
+        result.append(
+            replace(h, position_mm=tuple(map(float, position)), orientation=tuple(map(float, cosines)))
+        )
+    return result
+
+
+def verdicts(headers: list[SliceHeader]) -> list[tuple[object, ...]]:
+    """What is decided about each part, without its place."""
+    return [(p.key, p.label, p.frames, p.geometry.verdict, str(p.geometry.code)) for p in assess(headers)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,12 +120,7 @@ def test_moving_the_patient_moves_the_volume_and_nothing_else(
 ) -> None:
     headers = stack(count, spacing_mm, degrees, origin_mm)
     turned, shift = rotation(turn), np.asarray(shift_mm)
-    moved = []
-    for h in headers:
-        p = turned @ np.asarray(h.position_mm) + shift
-        cosines = (turned @ np.asarray(h.orientation).reshape(2, 3).T).T.ravel()
-        moved.append(replace(h, position_mm=tuple(map(float, p)), orientation=tuple(map(float, cosines))))
-    before, after = volume(headers), volume(moved)
+    before, after = volume(headers), volume(moved(headers, turned, shift))
     rigid = np.eye(4)
     rigid[:3, :3], rigid[:3, 3] = turned, shift
     np.testing.assert_allclose(after.index_to_lps, rigid @ before.index_to_lps, atol=1e-6)
@@ -120,6 +139,86 @@ def test_any_inner_slice_that_is_missing_is_named(
 ) -> None:
     headers = stack(count, spacing_mm, degrees, origin_mm)
     del headers[data.draw(st.integers(1, count - 2))]
-    found = assess(headers)
+    (part,) = assess(headers)
+    found = part.geometry
     assert isinstance(found, NotAVolume)
     assert (found.code, found.numbers["missing"]) == ("MISSING_SLICE", 1)
+
+
+@st.composite
+def awkward_series(draw: st.DrawFn) -> list[SliceHeader]:
+    """A series of one or more scans of a stack that may be tilted or uneven and may lack slices."""
+    count = draw(st.integers(3, 16))
+    spacing_mm = draw(spacings)
+    headers = stack(count, spacing_mm, draw(angles), draw(origins))
+    along = np.asarray(headers[1].position_mm) - np.asarray(headers[0].position_mm)
+    sideways = np.asarray(headers[0].orientation)[3:] * spacing_mm[0]
+    tilt = draw(st.sampled_from([0.0, 0.0, 0.1, 0.4, 1.5]))
+    stretch = draw(st.sampled_from([0.0, 0.0, 0.3, 0.37]))
+    shifted = []
+    for k, h in enumerate(headers):
+        late = max(0, k - count // 2)
+        position = np.asarray(h.position_mm) + k * tilt * sideways + stretch * late * along
+        shifted.append(replace(h, position_mm=tuple(map(float, position))))
+    scans = draw(st.integers(1, 3))
+    keyword = draw(st.sampled_from(["EchoTime", "AcquisitionTime", "KVP", "ContentTime", "StackID", ""]))
+    series = []
+    for scan in range(scans):
+        lost = draw(st.sets(st.integers(0, count - 1), max_size=2))
+        kept = [h for k, h in enumerate(shifted) if k not in lost]
+        series += scanned(kept, scan, **({keyword: str(100 + 10 * scan)} if keyword else {}))
+    return series
+
+
+@settings(max_examples=150, deadline=None)
+@given(awkward_series(), st.randoms(use_true_random=False))
+def test_the_order_of_files_changes_no_part_and_no_verdict(
+    headers: list[SliceHeader], chance: random.Random
+) -> None:
+    shuffled = headers.copy()
+    chance.shuffle(shuffled)
+    assert verdicts(shuffled) == verdicts(headers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(awkward_series(), angles, origins)
+def test_turning_and_shifting_the_patient_changes_no_part_and_no_verdict(
+    headers: list[SliceHeader], turn: tuple[float, ...], shift_mm: tuple[float, ...]
+) -> None:
+    assert verdicts(moved(headers, rotation(turn), np.asarray(shift_mm))) == verdicts(headers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(awkward_series())
+def test_every_image_is_in_exactly_one_part_and_no_volume_has_two_at_one_position(
+    headers: list[SliceHeader],
+) -> None:
+    parts = assess(headers)
+    assert sorted(f for part in parts for f in part.frames) == sorted(h.ref for h in headers)
+    assert len({part.key for part in parts}) == len(parts)
+    scan_of = {h.ref: h.sop_instance_uid.rpartition(".")[2] for h in headers}
+    for part in parts:
+        if isinstance(part.geometry, VolumeGeometry):
+            heights = np.sort(part.geometry.origins_mm @ part.geometry.normal)
+            assert (np.diff(heights) > 1e-3).all()
+            assert len({scan_of[f] for f in part.frames}) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts.filter(lambda n: n > 3), spacings, angles, origins, st.data())
+def test_what_varies_from_slice_to_slice_splits_no_even_volume(
+    count: int,
+    spacing_mm: tuple[float, ...],
+    degrees: tuple[float, ...],
+    origin_mm: tuple[float, ...],
+    data: st.DataObject,
+) -> None:
+    keyword = data.draw(
+        st.sampled_from(["AcquisitionTime", "ContentTime", "KVP", "TriggerTime", "SliceThickness"])
+    )
+    values = data.draw(st.lists(st.sampled_from("1234"), min_size=count, max_size=count))
+    headers = [
+        replace(h, modality="MR", attributes={keyword: value})
+        for h, value in zip(stack(count, spacing_mm, degrees, origin_mm), values, strict=True)
+    ]
+    assert volume(headers).shape[0] == count
