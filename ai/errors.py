@@ -5,6 +5,7 @@
     AiError
     ├── SeriesRefused         the input is no series that we process; carries a named code
     │   └── NotAVolumeError   its geometry is refused: ``verdict`` is the full NotAVolume record
+    ├── HeaderError           bytes that cannot be read as a data set within the bounds
     ├── ModelError            a card is missing or wrong, or the model cannot run here
     │   └── UnknownModel
     └── ResultMismatch        the encoded result does not say what the label map says
@@ -51,6 +52,10 @@ class NotAVolumeError(SeriesRefused):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.verdict,))
+
+
+class HeaderError(AiError):
+    """An encoded data set cannot be read within the bounds: truncated, not parseable, too deep, too large."""
 
 
 class ModelError(AiError):
