@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench dice docs clean
+.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench bench-volume dice docs clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,7 +50,10 @@ soak: setup test-tools  ## The kill tests, many more times (about two hours)
 dice: setup  ## Measure ct-tissue against the reference labels in $(DATA)
 	$(BIN)/python benchmarks/dice_ct_tissue.py --data $(DATA)
 
-bench: dice  ## All benchmarks
+bench-volume: setup  ## Time reading 400 files against SimpleITK, MONAI and pydicom
+	$(BIN)/python benchmarks/volume.py
+
+bench: dice bench-volume  ## All benchmarks
 
 docs: setup  ## Write the generated documents again (states, settings schema)
 	$(BIN)/python scripts/generate_docs.py

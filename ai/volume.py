@@ -1,11 +1,12 @@
-"""Voxels of a series: decoded, in modality units, on one grid."""
+"""Voxels of a series: decoded, in modality units, one volume for each of its parts."""
 
 from __future__ import annotations
 
-import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,132 +14,204 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from ai.decoding import Plane, Voxels, decode, of_image
 from ai.errors import NotAVolumeError, SeriesRefused
-from ai.geometry import NotAVolume, Note, VolumeGeometry, assess
-from ai.instances import Instance, find_series, read_instances, slice_header
-from ai.pixels import modality_values, read_pixels
+from ai.geometry import FrameRef, NotAVolume, Note, Part, VolumeGeometry, assess
+from ai.instances import Instance, input_digest, read_dataset, read_instances
+from ai.pixels import FramePixels, Scale, frame_pixels, unit_of
+from ai.source.slices import slice_headers
 from ai.uids import derived_uid
-
-__all__ = ["ImageSeries", "LabelArray", "Volume", "find_series", "read_series", "slice_header"]
 
 LabelArray = npt.NDArray[np.uint8]
 Accept = Callable[[str, VolumeGeometry], None]
 """Called with Modality and geometry before any pixel is decoded; raises to refuse the series."""
 
-_INT16 = np.iinfo(np.int16)
-_MOST_VOXELS = 1 << 30  # of one series: 4096 slices of 512 × 512, 2 GiB as int16
+_MOST_VOXELS = 1 << 30  # of one volume: 4096 slices of 512 × 512, 2 GiB as int16
+_IMAGE_STORAGE = re.compile(r"ImageStorage(ForPresentation|ForProcessing)?$")
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A scalar image on a regular grid.
+    """A scalar image of parallel slices.
 
     Attributes
     ----------
     voxels
         int16 where that is exact, else float32; ``(slices, rows, columns)`` in ``unit``.
+    geometry
+        Where the slices lie; a model may ask for it upright and even: see ``geometry.needs``.
     unit
-        ``HU`` for CT, else empty.
+        ``HU`` for CT; as the header says, else empty.
     """
 
-    voxels: npt.NDArray[np.int16] | npt.NDArray[np.float32]
+    voxels: Voxels
     geometry: VolumeGeometry
     unit: str = "HU"
 
 
 @dataclass(frozen=True)
+class Survey:
+    """What the headers of one series say: its instances, and the parts that they make."""
+
+    instances: tuple[Instance, ...]
+    parts: tuple[Part, ...]
+    notes: tuple[Note, ...] = ()
+
+    def part(self, key: str | None = None) -> Part:
+        """The part of that key; without one the only part that is a volume, or the first if none is.
+
+        Raises SeriesRefused: PART_NOT_FOUND; SEVERAL_VOLUMES without a key, with the keys to choose from.
+        """
+        if key is not None:
+            found = [part for part in self.parts if part.key == key]
+            if not found:
+                raise SeriesRefused("PART_NOT_FOUND", f"The series has no part {key!r}. {self._listing()}")
+            return found[0]
+        volumes = [part for part in self.parts if isinstance(part.geometry, VolumeGeometry)]
+        if len(volumes) > 1:
+            reason = f"The series makes {len(volumes)} volumes; choose one. {self._listing()}"
+            raise SeriesRefused("SEVERAL_VOLUMES", reason)
+        return volumes[0] if volumes else self.parts[0]
+
+    def _listing(self) -> str:
+        return f"Its parts are: {', '.join(repr(part.key) for part in self.parts)}."
+
+
+@dataclass(frozen=True)
 class ImageSeries:
-    """One source series, ready for a model and for results that cite it.
+    """One part of a source series, ready for a model and for results that cite it.
 
     Attributes
     ----------
-    datasets
-        Headers without pixel data, in the slice order of ``volume``; identity attributes that
-        results need (Frame of Reference UID, Patient ID …) are completed in these copies.
-    input_digest
-        SHA-256 hex over the sorted lines ``SOP Instance UID`` + space + digest of the data set:
-        the identity of the input set.
+    part
+        Which sub-volume this is; its key is empty when the series is one volume.
     notes
-        What had to be derived or left out.
+        What had to be derived, repaired or left out.
+    instances
+        The source instances of the part, in the order in which the slices meet them.
     """
 
-    datasets: tuple[Dataset, ...]
     volume: Volume
-    input_digest: str
+    part: Part
     notes: tuple[Note, ...] = ()
+    instances: tuple[Instance, ...] = ()
+
+    @cached_property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Header without pixel data of each slice; frames of one instance share one.
+
+        Read when first asked for, since only results need them. Identity attributes that results need
+        (Frame of Reference UID, Patient ID …) are completed in these copies.
+        """
+        headers = {instance.sop_instance_uid: read_dataset(instance) for instance in self.instances}
+        geometry = self.volume.geometry
+        for header in headers.values():
+            header.FrameOfReferenceUID = geometry.frame_of_reference_uid
+        return tuple(headers[frame.sop_instance_uid] for frame in geometry.frames)
+
+    @cached_property
+    def input_digest(self) -> str:
+        """Identity of the instances of the part: see :func:`ai.instances.input_digest`."""
+        return input_digest(self.instances)
 
 
-def read_series(files: Sequence[Path], accept: Accept | None = None) -> ImageSeries:
-    """Read, check and decode one series; at most one decoded slice is held beside the volume.
+def survey(files: Sequence[Path]) -> Survey:
+    """Read the headers of one series and decide which volumes it makes; no pixel is read.
 
-    Raises SeriesRefused (UNSUPPORTED_SOP_CLASS, VOLUME_TOO_LARGE; see :mod:`ai.instances`, :mod:`ai.pixels`),
-    NotAVolumeError, or what ``accept`` raises.
+    Raises SeriesRefused: see :func:`ai.instances.read_instances`.
     """
     instances, notes = read_instances(files)
-    geometry = assess([slice_header(instance.header) for instance in instances])
+    slices = [header for instance in instances for header in slice_headers(instance.file.header)]
+    return Survey(tuple(instances), assess(slices), notes)
+
+
+def read_series(
+    files: Sequence[Path],
+    accept: Accept | None = None,
+    part_key: str | None = None,
+    scale: Scale = "modality",
+) -> ImageSeries:
+    """Read, check and decode one part of a series; without a key the only one that is a volume.
+
+    Raises what :func:`survey`, :meth:`Survey.part` and :func:`read_part` raise.
+    """
+    found = survey(files)
+    return read_part(found, found.part(part_key), accept, scale)
+
+
+def read_part(
+    found: Survey,
+    part: Part,
+    accept: Accept | None = None,
+    scale: Scale = "modality",
+    threads: int | None = None,
+) -> ImageSeries:
+    """Check and decode one part; one decoded slice for each thread is held beside the volume.
+
+    Parameters
+    ----------
+    scale
+        Which values: ``modality``, ``suv_bw`` or ``philips``; see :mod:`ai.pixels`.
+    threads
+        See :func:`ai.decoding.decode`.
+
+    Raises
+    ------
+    NotAVolumeError
+        The part is refused by its geometry.
+    SeriesRefused
+        UNSUPPORTED_SOP_CLASS, VOLUME_TOO_LARGE, and what :mod:`ai.pixels` raises; or what ``accept`` raises.
+    """
+    geometry = part.geometry
     if isinstance(geometry, NotAVolume):
         raise NotAVolumeError(geometry)
+    by_uid = {instance.sop_instance_uid: instance for instance in found.instances}
+    instances = tuple(by_uid[uid] for uid in geometry.sop_instance_uids)
     if accept is not None:
-        accept(str(instances[0].header.get("Modality") or ""), geometry)
+        accept(instances[0].fact("Modality"), geometry)
     _refuse_other_classes(instances)
-    if math.prod(geometry.shape) > _MOST_VOXELS:
-        size = " × ".join(str(n) for n in geometry.shape)
-        raise SeriesRefused(
-            "VOLUME_TOO_LARGE", f"The series has {size} voxels; at most {_MOST_VOXELS} are processed."
-        )
-    by_uid = {instance.sop_instance_uid: instance for instance in instances}
-    ordered = [by_uid[uid] for uid in geometry.sop_instance_uids]
-    frame_of_reference_uid = _frame_of_reference(ordered, geometry)
-    unit = "HU" if ordered[0].header.get("Modality") == "CT" else ""
-    geometry = replace(
-        geometry, frame_of_reference_uid=frame_of_reference_uid, notes=(*geometry.notes, *notes)
+    _refuse_too_large(geometry.shape)
+    frame_of_reference_uid = geometry.frame_of_reference_uid or derived_uid(
+        "frame-of-reference", instances[0].fact("SeriesInstanceUID")
     )
-    return ImageSeries(
-        datasets=tuple(instance.header for instance in ordered),
-        volume=Volume(_decode(ordered, geometry.shape), geometry, unit),
-        input_digest=_input_digest(instances),
-        notes=geometry.notes,
-    )
+    notes = (*geometry.notes, *found.notes)
+    geometry = replace(geometry, frame_of_reference_uid=frame_of_reference_uid, notes=notes)
+    voxels = decode(_planes(instances, geometry, scale), geometry.shape, threads)
+    volume = Volume(voxels, geometry, unit_of(instances[0].file, scale))
+    return ImageSeries(volume, part, notes, instances)
 
 
 def _refuse_other_classes(instances: Sequence[Instance]) -> None:
     """Results refer to their source by SOP class; a private or retired one is no known image to a reader."""
-    for instance in instances:
-        uid = UID(str(instance.header.SOPClassUID))
-        if not uid.keyword.endswith("ImageStorage"):
+    for text in dict.fromkeys(instance.fact("SOPClassUID") for instance in instances):
+        uid = UID(text)
+        if not _IMAGE_STORAGE.search(uid.keyword):
             name = f"{uid} ({uid.name})" if uid.keyword else str(uid)[:64] or "missing"
-            reason = f"The SOP Class UID of {instance.path.name} is {name}, no image storage class."
+            first = next(i.path.name for i in instances if i.fact("SOPClassUID") == text)
+            reason = f"The SOP Class UID of {first} is {name}, no image storage class."
             raise SeriesRefused("UNSUPPORTED_SOP_CLASS", reason)
 
 
-def _frame_of_reference(ordered: Sequence[Instance], geometry: VolumeGeometry) -> str:
-    """The series' Frame of Reference UID, or one derived from the series' UID; set in every header."""
-    derived = derived_uid("frame-of-reference", str(ordered[0].header.SeriesInstanceUID))
-    uid = geometry.frame_of_reference_uid or derived
-    for instance in ordered:
-        instance.header.FrameOfReferenceUID = uid
-    return uid
+def _refuse_too_large(shape: tuple[int, int, int]) -> None:
+    if math.prod(shape) > _MOST_VOXELS:
+        size = " × ".join(str(n) for n in shape)
+        reason = f"The series has {size} voxels; at most {_MOST_VOXELS} are processed."
+        raise SeriesRefused("VOLUME_TOO_LARGE", reason)
 
 
-def _input_digest(instances: Sequence[Instance]) -> str:
-    lines = sorted(f"{instance.sop_instance_uid} {instance.digest}\n" for instance in instances)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _decode(
-    ordered: Sequence[Instance], shape: tuple[int, int, int]
-) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
-    """Slices in order, int16 as long as every value is a whole number that fits."""
-    voxels: npt.NDArray[np.int16] | npt.NDArray[np.float32] = np.empty(shape, dtype=np.int16)
-    for index, instance in enumerate(ordered):
-        stored, dataset = read_pixels(instance.path)
-        values = modality_values(stored, dataset)
-        if voxels.dtype == np.int16 and not _fits_int16(values):
-            voxels = voxels.astype(np.float32)
-        voxels[index] = values
-    return voxels
-
-
-def _fits_int16(values: npt.NDArray[np.float32]) -> bool:
-    whole = np.array_equal(values, np.rint(values))
-    return bool(whole and values.min() >= _INT16.min and values.max() <= _INT16.max)
+def _planes(instances: Sequence[Instance], geometry: VolumeGeometry, scale: Scale) -> list[Plane]:
+    """How to decode each slice, in slice order; every check that headers allow is made here."""
+    described: dict[str, tuple[FramePixels, ...]] = {}
+    for instance in instances:
+        uid = instance.sop_instance_uid
+        try:
+            described[uid] = frame_pixels(instance.file, scale)
+        except SeriesRefused as error:
+            raise of_image(error, FrameRef(uid)) from error
+    planes = [Plane(ref, described[ref.sop_instance_uid][ref.frame_number - 1]) for ref in geometry.frames]
+    for ref, pixels in planes:
+        if (pixels.rows, pixels.columns) != geometry.shape[1:]:
+            reason = f"The functional groups claim {geometry.shape[1]} × {geometry.shape[2]} pixels, "
+            reason += f"the image itself {pixels.rows} × {pixels.columns}."
+            raise of_image(SeriesRefused("UNSUPPORTED_PIXELS", reason), ref)
+    return planes

@@ -93,7 +93,7 @@ def _cases(data: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Case]]
 def _sample(scratch: Path) -> Case:
     written = write_sample_series(scratch / "sample")
     shape = (written.labels.shape[0], written.labels.shape[1], written.labels.shape[2])
-    geometry = VolumeGeometry(written.index_to_lps, shape, (), None)
+    geometry = _geometry(written.index_to_lps, shape)
     truth = scratch / "sample-truth.nii.gz"
     write_nifti(truth, written.labels, geometry)
     volume = read_series(written.files).volume
@@ -104,10 +104,15 @@ def _nifti(folder: Path) -> Case:
     path = folder / "nifti" / "example_ct_sm.nii.gz"
     _need(path)
     image = read_nifti(path)
-    geometry = VolumeGeometry(image.index_to_lps, _shape(image.voxels), (), None)
+    geometry = _geometry(image.index_to_lps, _shape(image.voxels))
     volume = Volume(np.rint(image.voxels).astype(np.int16), geometry)
     truth = folder / "nifti" / "example_seg.nii.gz"
     return Case("abdomen and lung bases, 3 mm, no contrast", "TotalSegmentator v2", volume, truth, _TOTAL)
+
+
+def _geometry(index_to_lps: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> VolumeGeometry:
+    origins_mm = index_to_lps[:3, 3] + np.arange(shape[0])[:, None] * index_to_lps[:3, 0]
+    return VolumeGeometry(index_to_lps, shape, (), origins_mm, None)
 
 
 def _dicom(folder: Path) -> Case:

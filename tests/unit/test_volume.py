@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 
 import highdicom
@@ -13,10 +12,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from ai.errors import NotAVolumeError, SeriesRefused
-from ai.geometry import NoteCode
-from ai.volume import find_series, read_series
+from ai.geometry import NoteCode, VolumeGeometry
+from ai.volume import read_series, survey
 from tests import builders
+from tests.odd_series import enhanced, phases
 
+SHAPE = (12, 32, 40)
 FIXTURES = Path(__file__).parents[3] / "shared" / "data" / "fixture"
 
 
@@ -118,23 +119,93 @@ def test_bits_above_bits_stored_are_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(voxels, builders.counting_voxels((3, 8, 8)))
 
 
+def two_phases() -> list[Dataset]:
+    """Two temporal positions at the same places, in turns; the voxels of the second are one higher."""
+    made = phases(2, "TemporalPositionIdentifier", (1, 2), shape=SHAPE)
+    for dataset in made[12:]:
+        stored = np.frombuffer(dataset.PixelData, "<i2") + np.int16(1)
+        dataset.PixelData = stored.tobytes()
+    return [slice_ for pair in zip(made[:12], made[12:], strict=True) for slice_ in pair]
+
+
+def test_a_series_of_two_volumes_is_not_read_without_saying_which(tmp_path: Path) -> None:
+    files = written(tmp_path, two_phases())
+    keys = [part.key for part in survey(files).parts]
+    error = refusal(files)
+    assert error.code == "SEVERAL_VOLUMES"
+    assert len(set(keys)) == 2
+    assert all(key in error.reason for key in keys)
+
+
+def test_each_part_of_a_series_has_its_own_voxels_headers_and_digest(tmp_path: Path) -> None:
+    files = written(tmp_path, two_phases())
+    first, second = (read_series(files, part_key=part.key) for part in survey(files).parts)
+    np.testing.assert_array_equal(first.volume.voxels, builders.counting_voxels((12, 32, 40)))
+    np.testing.assert_array_equal(second.volume.voxels, first.volume.voxels + 1)
+    assert {d.TemporalPositionIdentifier for d in second.datasets} == {2}
+    assert second.input_digest == read_series(files[1::2]).input_digest
+    assert second.input_digest != first.input_digest
+    assert {series.part.key for series in (first, second)} == {part.key for part in survey(files).parts}
+
+
+def test_a_part_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    files = written(tmp_path, two_phases())
+    with pytest.raises(SeriesRefused) as caught:
+        read_series(files, part_key="EchoTime=4.6")
+    assert caught.value.code == "PART_NOT_FOUND"
+    assert survey(files).parts[0].key in caught.value.reason
+
+
+def test_the_part_of_a_series_that_is_one_volume_has_the_empty_key(tmp_path: Path) -> None:
+    series = read_series(written(tmp_path, builders.ct_series()), part_key="")
+    assert (series.part.key, series.volume.voxels.shape) == ("", (12, 32, 40))
+
+
+def test_beside_refused_parts_the_only_volume_is_read_without_saying_which(tmp_path: Path) -> None:
+    series = two_phases()
+    del series[9]  # slice 4 of the second phase
+    read = read_series(written(tmp_path, series))
+    np.testing.assert_array_equal(read.volume.voxels, builders.counting_voxels((12, 32, 40)))
+
+
+def test_a_multi_frame_instance_has_the_voxels_of_the_single_frames(tmp_path: Path) -> None:
+    files = written(tmp_path, [enhanced(builders.ct_series())])
+    series = read_series(files)
+    np.testing.assert_array_equal(series.volume.voxels, builders.counting_voxels((12, 32, 40)))
+    assert [frame.frame_number for frame in series.volume.geometry.frames] == list(range(1, 13))
+    assert len(series.datasets) == 12
+    assert len({id(header) for header in series.datasets}) == 1
+
+
+def test_frames_that_are_not_in_slice_order_are_put_in_it(tmp_path: Path) -> None:
+    series = read_series(written(tmp_path, [enhanced(builders.ct_series()[::-1])]))
+    np.testing.assert_array_equal(series.volume.voxels, builders.counting_voxels((12, 32, 40)))
+    assert [frame.frame_number for frame in series.volume.geometry.frames] == list(range(12, 0, -1))
+
+
+def test_functional_groups_that_claim_another_size_than_the_image_are_refused(tmp_path: Path) -> None:
+    image = enhanced(builders.ct_series())
+    image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].Rows = 60000
+    error = refusal(written(tmp_path, [image]))
+    assert error.code == "UNSUPPORTED_PIXELS"
+    assert "60000 × 40" in error.reason
+    assert "32 × 40" in error.reason
+
+
+def test_a_model_refuses_before_any_pixel_is_decoded(tmp_path: Path) -> None:
+    def refuse(modality: str, _: VolumeGeometry) -> None:
+        raise SeriesRefused("NOT_FOR_ME", f"This is {modality}.")
+
+    files = written(tmp_path, builders.without(builders.ct_series(), "PixelData"))
+    with pytest.raises(SeriesRefused, match="NOT_FOR_ME: This is CT"):
+        read_series(files, refuse)
+
+
 def test_a_refused_geometry_carries_its_verdict(tmp_path: Path) -> None:
     files = written(tmp_path, builders.without_slice(builders.ct_series(), 4))
     with pytest.raises(NotAVolumeError) as caught:
         read_series(files)
     assert caught.value.verdict.code == caught.value.code == "MISSING_SLICE"
-
-
-def test_an_empty_file_is_refused_by_name(tmp_path: Path) -> None:
-    files = written(tmp_path, builders.ct_series())
-    files[3].write_bytes(b"")
-    assert refusal(files).code == "EMPTY_FILE"
-
-
-def test_a_file_that_is_not_dicom_is_refused_by_name(tmp_path: Path) -> None:
-    files = written(tmp_path, builders.ct_series())
-    files[3].write_text("not a picture")
-    assert refusal(files).code == "NOT_DICOM"
 
 
 def test_a_file_cut_inside_its_pixels_is_refused_with_both_numbers(tmp_path: Path) -> None:
@@ -190,39 +261,6 @@ def test_absurd_sizes_are_refused_before_memory_is_spent(tmp_path: Path) -> None
     assert refusal(files).code == "PIXELS_TOO_LARGE"
 
 
-def test_two_series_are_refused_by_name(tmp_path: Path) -> None:
-    one = written(tmp_path / "a", builders.ct_series())
-    other = written(tmp_path / "b", builders.ct_series(seed=2))
-    assert refusal(one + other).code == "SEVERAL_SERIES"
-    found = find_series(tmp_path)
-    assert found == {builders.uid(1, "series"): one, builders.uid(2, "series"): other}
-
-
-def test_copies_of_an_instance_count_once(tmp_path: Path) -> None:
-    files = written(tmp_path, builders.ct_series())
-    copy = tmp_path / "copy.dcm"
-    copy.write_bytes(files[3].read_bytes())
-    assert read_series([*files, copy]).input_digest == read_series(files).input_digest
-
-
-def test_another_instance_with_the_same_uid_is_refused_by_name(tmp_path: Path) -> None:
-    series = builders.ct_series()
-    other = builders.with_attributes(series[3:4], SliceThickness="9")
-    files = written(tmp_path, series) + written(tmp_path / "other", other)
-    assert refusal(files).code == "DUPLICATE_SOP_INSTANCE"
-
-
-def test_the_input_digest_is_the_same_for_a_stored_copy_with_other_file_meta(tmp_path: Path) -> None:
-    sent = written(tmp_path / "sent", builders.ct_series())
-    stored_series = builders.ct_series()
-    for dataset in stored_series:
-        dataset.file_meta.SourceApplicationEntityTitle = "SCANNER"
-        dataset.file_meta.ImplementationVersionName = "GATEWAY_1"
-    stored = written(tmp_path / "stored", stored_series)
-    assert sent[0].read_bytes() != stored[0].read_bytes()
-    assert read_series(stored[::-1]).input_digest == read_series(sent).input_digest
-
-
 def test_the_input_digest_changes_with_a_slice(tmp_path: Path) -> None:
     files = written(tmp_path, builders.ct_series())
     assert read_series(files).input_digest != read_series(files[:-1]).input_digest
@@ -256,29 +294,6 @@ def test_derived_identity_is_the_same_at_every_reading(tmp_path: Path) -> None:
         values = {str(d.get(keyword)) for d in (*one.datasets, *other.datasets)}
         assert len(values) == 1
         assert values.pop().startswith("2.25.")
-
-
-def test_files_that_are_not_dicom_are_passed_over_in_a_folder(tmp_path: Path) -> None:
-    files = written(tmp_path / "deep" / "er", builders.ct_series())
-    (tmp_path / "notes.txt").write_text("hello")
-    assert find_series(tmp_path) == {builders.uid(1, "series"): files}
-
-
-def test_a_folder_without_dicom_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(SeriesRefused) as caught:
-        find_series(tmp_path)
-    assert caught.value.code == "NOT_DICOM"
-
-
-def test_headers_do_not_keep_the_pixels_in_memory(tmp_path: Path) -> None:
-    files = written(tmp_path, builders.ct_series((20, 256, 256)))
-    read_series(files)
-    tracemalloc.start()
-    series = read_series(files)
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert held < series.volume.voxels.nbytes * 1.5
 
 
 @pytest.mark.parametrize("folder", ["ct_body_siemens_j2k_totalseg/dicom", "mr_t1_siemens_hfdl_decubitus"])
@@ -316,8 +331,6 @@ def test_real_compressed_series_agree(codec: str) -> None:
 
 
 def test_a_real_series_with_empty_uids_is_one_series_with_a_complete_identity() -> None:
-    files = real("ct_body_siemens_j2k_totalseg/dicom")
-    assert list(find_series(files[0].parent)) == [""]
-    series = read_series(files)
+    series = read_series(real("ct_body_siemens_j2k_totalseg/dicom"))
     assert all(d.SOPInstanceUID and d.SOPClassUID and d.StudyInstanceUID for d in series.datasets)
     assert NoteCode.IDENTITY_DERIVED in {note.code for note in series.notes}
