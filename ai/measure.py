@@ -42,9 +42,10 @@ class Measurement:
 def measure(volume: Volume, labels: LabelArray, structures: Sequence[Structure]) -> tuple[Measurement, ...]:
     """Measure every structure of the card, found or not, in the card's order.
 
-    Volume is the number of voxels times the volume of one (IBSI YEKZ, "approximate volume"). The volume
-    is passed through once, slice by slice, in float64; squares are taken about each slice's mean and
-    merged (Chan, Golub and LeVeque 1979), so a large offset costs no precision.
+    Volume is the number of voxels times the volume of one (IBSI YEKZ, "approximate volume"), which differs
+    from slice to slice where slices are unevenly spaced. The volume is passed through once, slice by slice,
+    in float64; squares are taken about each slice's mean and merged (Chan, Golub and LeVeque 1979), so a
+    large offset costs no precision.
 
     Parameters
     ----------
@@ -58,11 +59,11 @@ def measure(volume: Volume, labels: LabelArray, structures: Sequence[Structure])
     """
     if labels.shape != volume.voxels.shape:
         raise ValueError(f"the label map is {labels.shape}, the volume {volume.voxels.shape}")
+    voxels_ml = volume.geometry.voxel_volumes_ml
     tally = _Tally()
-    for plane, numbers in zip(volume.voxels, labels, strict=True):
-        tally.add(plane, numbers)
-    ml = volume.geometry.voxel_volume_ml
-    return tuple(tally.measurement(structure, ml) for structure in structures)
+    for plane, numbers, voxel_ml in zip(volume.voxels, labels, voxels_ml, strict=True):
+        tally.add(plane, numbers, voxel_ml / voxels_ml[0])
+    return tuple(tally.measurement(structure, voxels_ml[0]) for structure in structures)
 
 
 def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
@@ -74,17 +75,23 @@ def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
 
 
 class _Tally:
-    """Running count, mean, sum of squared deviations and extremes for every label number."""
+    """Running count, extent, mean, sum of squared deviations and extremes for every label number.
+
+    The extent counts a voxel as often as it is larger than those of the first slice.
+    """
 
     def __init__(self) -> None:
         self.count = np.zeros(_NUMBERS, np.int64)
+        self.extent = np.zeros(_NUMBERS, np.float64)
         self.mean = np.zeros(_NUMBERS, np.float64)
         self.squares = np.zeros(_NUMBERS, np.float64)
         self.minimum = np.full(_NUMBERS, np.inf)
         self.maximum = np.full(_NUMBERS, -np.inf)
 
-    def add(self, plane: npt.NDArray[np.int16] | npt.NDArray[np.float32], numbers: LabelArray) -> None:
-        """Take in one slice."""
+    def add(
+        self, plane: npt.NDArray[np.int16] | npt.NDArray[np.float32], numbers: LabelArray, size: float
+    ) -> None:
+        """Take in one slice, whose voxels are ``size`` times as large as those of the first."""
         kept = np.flatnonzero(numbers)
         if kept.size == 0:
             return
@@ -98,13 +105,14 @@ class _Tally:
         self.squares += squares + step**2 * (self.count * count / total)
         self.mean += step * (count / total)
         self.count += count
+        self.extent += size * count
         for present in np.flatnonzero(count):
             inside = value[number == present]
             self.minimum[present] = min(self.minimum[present], inside.min())
             self.maximum[present] = max(self.maximum[present], inside.max())
 
-    def measurement(self, structure: Structure, voxel_volume_ml: float) -> Measurement:
-        """The result for one structure."""
+    def measurement(self, structure: Structure, voxel_ml: float) -> Measurement:
+        """The result for one structure; ``voxel_ml`` is the volume of a voxel of the first slice."""
         n = structure.number
         count = int(self.count[n])
         if count == 0:
@@ -115,4 +123,4 @@ class _Tally:
             minimum=float(self.minimum[n]),
             maximum=float(self.maximum[n]),
         )
-        return Measurement(structure, count, count * voxel_volume_ml, statistics)
+        return Measurement(structure, count, float(self.extent[n]) * float(voxel_ml), statistics)

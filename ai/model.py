@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ai import terminology
-from ai.errors import ModelError, SeriesRefused, UnknownModel
-from ai.geometry import VolumeGeometry
+from ai.errors import ModelError, NotAVolumeError, SeriesRefused, UnknownModel
+from ai.geometry import Needs, VerdictCode, VolumeGeometry, unfit
+from ai.pixels import Scale
 from ai.volume import LabelArray, Volume
 
 Progress = Callable[[str, float], None]
@@ -46,11 +47,34 @@ class Licence(_Card):
 
 
 class Accepts(_Card):
-    """What input the model is made for; anything else is refused by name before it runs."""
+    """What input the model is made for; anything else is refused by name before it runs.
+
+    Attributes
+    ----------
+    resampled
+        Which stacks the model may see resampled on an upright, even grid: tilted ones, uneven ones.
+    projections
+        Whether it takes images of a detector, which have no place in the patient.
+    scale
+        Which values it takes: those of the modality, SUVbw of PET, or the Philips scale of MR.
+    """
 
     modalities: tuple[str, ...] = Field(min_length=1)
     minimum_slices: int = Field(default=2, ge=1)
     maximum_slice_spacing_mm: float = Field(default=10.0, gt=0)
+    resampled: frozenset[Literal["GANTRY_TILT", "IRREGULAR_SPACING"]] = frozenset()
+    projections: bool = False
+    scale: Scale = "modality"
+
+    @property
+    def needs(self) -> Needs:
+        """The part of it that geometry decides."""
+        return Needs(
+            minimum_slices=self.minimum_slices,
+            maximum_slice_spacing_mm=self.maximum_slice_spacing_mm,
+            resampled=frozenset(VerdictCode(code) for code in self.resampled),
+            projections=self.projections,
+        )
 
 
 class ModelSpec(_Card):
@@ -152,30 +176,22 @@ def shipped_card_folder() -> Path:
 
 
 def check_input(spec: ModelSpec, modality: str, geometry: VolumeGeometry) -> None:
-    """Compare a series with what the card accepts.
+    """Compare a volume with what the card accepts.
 
     Raises
     ------
     SeriesRefused
-        ``INPUT_NOT_ACCEPTED``: other modality, too few slices or too large a slice spacing.
+        ``INPUT_NOT_ACCEPTED``: other modality.
+    NotAVolumeError
+        What :func:`ai.geometry.unfit` names: too few slices, too far apart, tilted, uneven, a projection.
     """
-    accepts = spec.accepts
-    spacing_mm = geometry.spacing_mm[0]
-    slices = geometry.shape[0]
-    if modality not in accepts.modalities:
-        wrong = (
-            f"takes {' or '.join(accepts.modalities)}, and the series is {modality or 'without a Modality'}"
-        )
-    elif slices < accepts.minimum_slices:
-        wrong = f"needs at least {accepts.minimum_slices} slices, and the series has {slices}"
-    elif spacing_mm > accepts.maximum_slice_spacing_mm + 1e-3:
-        wrong = (
-            f"takes slices at most {accepts.maximum_slice_spacing_mm:g} mm apart, "
-            f"and those of the series are {spacing_mm:.2f} mm apart"
-        )
-    else:
-        return
-    raise SeriesRefused("INPUT_NOT_ACCEPTED", f"Model {spec.id} {spec.version} {wrong}.")
+    modalities = spec.accepts.modalities
+    if modality not in modalities:
+        wrong = f"takes {' or '.join(modalities)}, and the series is {modality or 'without a Modality'}"
+        raise SeriesRefused("INPUT_NOT_ACCEPTED", f"Model {spec.id} {spec.version} {wrong}.")
+    refusal = unfit(geometry, spec.accepts.needs)
+    if refusal is not None:
+        raise NotAVolumeError(refusal)
 
 
 def check_output(spec: ModelSpec, volume: Volume, labels: object) -> None:

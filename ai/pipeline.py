@@ -15,10 +15,12 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from ai.geometry import VolumeGeometry
 from ai.measure import Measurement, measure
 from ai.model import Model, Progress, check_input, check_output
 from ai.nifti import write_nifti
 from ai.quiet import quiet
+from ai.resample import upright
 from ai.results.context import ResultContext, derive_identity
 from ai.results.encode import encode
 from ai.results.equipment import ResultKind
@@ -31,12 +33,21 @@ from ai.volume import ImageSeries, LabelArray, read_series
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run needs besides its input and model; ``created_at`` is timezone-aware."""
+    """What a run needs besides its input and model.
+
+    Attributes
+    ----------
+    created_at
+        Time of the run, timezone-aware.
+    part_key
+        Which part of the series, see :class:`ai.geometry.Part`; empty: the only one that is a volume.
+    """
 
     created_at: datetime
     software_version: str
     series_number_base: int = 9000
     revision: int = 1
+    part_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,12 +64,23 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run. ``run`` is what ``run.json`` says, made of JSON types only."""
+    """A finished run.
+
+    Attributes
+    ----------
+    run
+        What ``run.json`` says, made of JSON types only.
+    mask
+        The label map as the model gave it, on the grid ``mask_geometry``: that of the source, or the upright
+        one when the source is tilted or uneven, for NIfTI cannot say such places.
+    """
 
     context: ResultContext
     results: tuple[ResultFile, ...]
     overview_png: bytes
     run: Mapping[str, object]
+    mask: LabelArray
+    mask_geometry: VolumeGeometry
 
 
 def run_series(files: Sequence[Path], model: Model, options: RunOptions, progress: Progress) -> Outcome:
@@ -78,10 +100,13 @@ def run_series(files: Sequence[Path], model: Model, options: RunOptions, progres
     """
     clock = _Stages(progress)
     with clock.stage("read"), quiet():
-        series = read_series(files, partial(check_input, model.spec))
+        accept = partial(check_input, model.spec)
+        series = read_series(files, accept, options.part_key or None, model.spec.accepts.scale)
     with clock.stage("segment"):
-        labels = model.segment(series.volume, clock.within)
-        check_output(model.spec, series.volume, labels)
+        seen = upright(series.volume)
+        found = model.segment(seen.volume, clock.within)
+        check_output(model.spec, seen.volume, found)
+        labels = seen.to_source(found)
     with clock.stage("measure"):
         measurements = measure(series.volume, labels, model.spec.structures)
     context = _context(series, model, labels, measurements, options)
@@ -90,7 +115,7 @@ def run_series(files: Sequence[Path], model: Model, options: RunOptions, progres
     with clock.stage("verify"), quiet():
         verify_segmentation(results[0].content, context)
     run = _describe_run(context, results, model.device, clock.times_s)
-    return Outcome(context, results, overview_png, run)
+    return Outcome(context, results, overview_png, run, found, seen.volume.geometry)
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
@@ -99,8 +124,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
     for result in outcome.results:
         (folder / f"{result.kind}.dcm").write_bytes(result.content)
     (folder / "overview.png").write_bytes(outcome.overview_png)
-    context = outcome.context
-    write_nifti(folder / "mask.nii.gz", context.labels, context.series.volume.geometry)
+    write_nifti(folder / "mask.nii.gz", outcome.mask, outcome.mask_geometry)
     text = json.dumps(outcome.run, indent=2, allow_nan=False)
     (folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
@@ -166,7 +190,9 @@ def _context(
         spec=model.spec,
         labels=labels,
         measurements=measurements,
-        identity=derive_identity(series_uid, series.input_digest, model.spec, options.software_version),
+        identity=derive_identity(
+            series_uid, series.input_digest, model.spec, options.software_version, series.part.key
+        ),
         created_at=options.created_at,
         series_number_base=_free_base(series.datasets[0], options.series_number_base),
         software_version=options.software_version,
@@ -230,21 +256,20 @@ def _source_row(context: ResultContext) -> dict[str, object]:
     return {
         "study_instance_uid": str(first.StudyInstanceUID),
         "series_instance_uid": str(first.SeriesInstanceUID),
-        "sop_instance_uids": [str(dataset.SOPInstanceUID) for dataset in context.series.datasets],
+        "sop_instance_uids": list(context.series.volume.geometry.sop_instance_uids),
         "frame_of_reference_uid": str(first.FrameOfReferenceUID),
+        "part": context.series.part.key,
         "input_digest": context.series.input_digest,
     }
 
 
 def _geometry_row(context: ResultContext) -> dict[str, object]:
     geometry = context.series.volume.geometry
-    slices, rows, columns = geometry.shape
     notes = dict.fromkeys((*geometry.notes, *context.series.notes))  # each once, in order
     return {
-        "verdict": "ACCEPTED",
-        "code": "ACCEPTED",
-        "reason": f"{slices} parallel slices of {rows} × {columns}, "
-        f"{geometry.spacing_mm[0]:.4g} mm apart, make one regular volume.",
+        "verdict": str(geometry.verdict),
+        "code": geometry.code,
+        "reason": geometry.reason,
         "shape": list(geometry.shape),
         "spacing_mm": list(geometry.spacing_mm),
         "index_to_lps": geometry.index_to_lps.tolist(),

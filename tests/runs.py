@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from ai.geometry import Note, VolumeGeometry
+from ai.geometry import FrameRef, Note, Part, VolumeGeometry
 from ai.measure import measure
 from ai.model import find_card
 from ai.results.context import ResultContext, derive_identity
@@ -73,19 +74,27 @@ def small_labels() -> LabelArray:
     return labels
 
 
+def even_geometry(index_to_lps: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> VolumeGeometry:
+    """An even stack on a grid, without a source."""
+    origins_mm = index_to_lps[:3, 3] + np.arange(shape[0])[:, None] * index_to_lps[:3, 0]
+    return VolumeGeometry(index_to_lps, shape, (), origins_mm, None)
+
+
 def series_of(
     datasets: Sequence[Dataset], index_to_lps: npt.NDArray[np.float64], notes: tuple[Note, ...] = ()
 ) -> ImageSeries:
     """Datasets of ``builders.ct_series`` as a series that has been read."""
     first = datasets[0]
-    geometry = VolumeGeometry(
-        index_to_lps=index_to_lps,
-        shape=(len(datasets), first.Rows, first.Columns),
-        sop_instance_uids=tuple(str(d.SOPInstanceUID) for d in datasets),
+    geometry = replace(
+        even_geometry(index_to_lps, (len(datasets), first.Rows, first.Columns)),
+        frames=tuple(FrameRef(str(d.SOPInstanceUID)) for d in datasets),
         frame_of_reference_uid=str(first.FrameOfReferenceUID),
         slice_thickness_mm=float(first.SliceThickness),
         notes=notes,
     )
     stored = [np.frombuffer(d.PixelData, "<i2").reshape(geometry.shape[1:]) for d in datasets]
     volume = Volume((np.stack(stored) - 1024).astype(np.int16), geometry)
-    return ImageSeries(tuple(builders.without(datasets, "PixelData")), volume, "0" * 64, notes)
+    series = ImageSeries(volume, Part("", "", geometry.frames, geometry), notes)
+    series.__dict__["datasets"] = tuple(builders.without(datasets, "PixelData"))  # instead of reading files
+    series.__dict__["input_digest"] = "0" * 64
+    return series

@@ -87,7 +87,7 @@ class CtTissue:
     ) -> Iterator[tuple[slice, LabelArray]]:
         """Labels of the canonical volume, slab by slab."""
         value = self.spec.parameters
-        norms = np.linalg.norm(affine[:3, :3], axis=0)
+        norms = np.round(np.linalg.norm(affine[:3, :3], axis=0), 6)  # the noise of a cosine decides nothing
         grid = make_grid((float(norms[0]), float(norms[1]), float(norms[2])), _COARSE_MM, self.device)
         progress("coarse grid", 0.0)
         mean_hu = pool(voxels, grid)

@@ -27,14 +27,17 @@ class ResultIdentity:
 
 
 def derive_identity(
-    series_instance_uid: str, input_digest: str, spec: ModelSpec, software_version: str
+    series_instance_uid: str, input_digest: str, spec: ModelSpec, software_version: str, part_key: str = ""
 ) -> ResultIdentity:
-    """Derive every UID of a run from its source series, input set, model id, version and card."""
+    """Derive every UID of a run from its source series, part, input set, model id, version and card.
 
+    Two parts of one series may come from the same file, so that the input set alone does not tell them apart.
+    """
     model = (spec.id, spec.version, spec.digest, software_version)
+    part = ("part", part_key) if part_key else ()
 
     def uid(kind: str) -> str:
-        return derived_uid(series_instance_uid, input_digest, *model, kind)
+        return derived_uid(series_instance_uid, *part, input_digest, *model, kind)
 
     return ResultIdentity(
         seg_series_uid=uid("seg-series"),

@@ -31,6 +31,7 @@ _FAMILIES = {"classical": Code("123101", "DCM", "Neighborhood Analysis")}  # CID
 ResultKind = Literal["seg", "sr", "overview"]
 
 _LONG_STRING = 64  # PS3.5 6.2, VR LO
+_SHORTEST_TITLE = 12  # of the model, in a description that must say much else
 _SERIES: dict[ResultKind, tuple[int, str]] = {
     "seg": (1, "SEG"),
     "sr": (2, "table"),
@@ -49,16 +50,29 @@ class SeriesAttributes:
 
 
 def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttributes:
-    """Number (base + 1, 2, 3), description ``AI <title> SEG (RUO)``, date and time of a result's series."""
+    """Number (base + 1, 2, 3), description, date and time of a result's series.
+
+    The description is ``AI <title> SEG (RUO)``; ``AI <title> SEG, <part> (RUO)`` where the source series has
+    several parts.
+    """
     offset, word = _SERIES[kind]
-    ending = f" {word}{revision_words(context)} (RUO)"
     moment = context.created_at.astimezone(_source_zone(context) or context.created_at.tzinfo)
     return SeriesAttributes(
         number=context.series_number_base + offset,
-        description=f"AI {context.spec.title}"[: _LONG_STRING - len(ending)] + ending,
+        description=_description(context, word),
         date=_dicom_date(moment),
         time=_dicom_time(moment),
     )
+
+
+def _description(context: ResultContext, word: str) -> str:
+    ending = f" {word}{revision_words(context)}"
+    label = "".join(c if c.isprintable() and c != "\\" else "/" for c in context.series.part.label)
+    if label:
+        room = _LONG_STRING - len(f"AI {ending},  (RUO)") - _SHORTEST_TITLE
+        ending += f", {label[:room].strip()}"
+    ending += " (RUO)"
+    return f"AI {context.spec.title}"[: _LONG_STRING - len(ending)] + ending
 
 
 def revision_words(context: ResultContext) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from ai.sides import Edges
+
 Rgb = tuple[int, int, int]
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -45,16 +47,6 @@ class Overlay:
     number: int
     rgb: Rgb
     filled: bool
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Letters of the patient's sides at the edges of a slice; more than one letter when oblique."""
-
-    left: str
-    right: str
-    top: str
-    bottom: str
 
 
 @dataclass(frozen=True)

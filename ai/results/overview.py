@@ -18,21 +18,20 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from ai import terminology
-from ai.geometry import VolumeGeometry
 from ai.measure import Measurement
 from ai.results.coding import concept
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER, add_equipment, revision_words, set_series
-from ai.results.montage import Edges, LegendEntry, Overlay, Page, Tile, draw_montage
+from ai.results.montage import LegendEntry, Overlay, Page, Tile, draw_montage
+from ai.results.planes import SourcePlane, reference, source_planes
 from ai.results.source import copy_patient_and_study
+from ai.sides import side_letters
 from ai.terminology import Code
 from ai.volume import LabelArray
 
 TILES = 12
 SOURCE_FOR_MONTAGE = Code("121329", "DCM", "Source image for montage")
 
-_SIDES = (("R", "L"), ("A", "P"), ("F", "H"))  # towards minus and plus of the LPS axes
-_OBLIQUE = 0.2  # a direction cosine of at least this much earns a letter
 _OUTLINE_ONLY = frozenset({"body"})  # a tint would cover everything
 _LUNG_WINDOW = (-1250.0, 450.0)  # lung and soft tissue both readable
 _SOFT_TISSUE_WINDOW = (-160.0, 240.0)
@@ -56,12 +55,13 @@ def draw(context: ResultContext) -> npt.NDArray[np.uint8]:
     geometry = context.series.volume.geometry
     low, high = grey_range(context)
     chosen = _chosen(context)
+    planes = source_planes(context.series)
     tiles = [
         Tile(
             grey=_grey(context.series.volume.voxels[k], low, high),
             labels=context.labels[k],
             left_caption=f"{k + 1}/{geometry.shape[0]}",
-            right_caption=_instance_caption(context.series.datasets[k]),
+            right_caption=_image_caption(planes[k]),
         )
         for k in chosen
     ]
@@ -69,27 +69,8 @@ def draw(context: ResultContext) -> npt.NDArray[np.uint8]:
         Overlay(s.number, terminology.coded(s.key).rgb, s.key not in _OUTLINE_ONLY)
         for s in context.spec.structures
     ]
-    return draw_montage(
-        _page(context, (low, high)), tiles, overlays, side_letters(geometry), geometry.spacing_mm[1:]
-    )
-
-
-def side_letters(geometry: VolumeGeometry) -> Edges:
-    """Which side of the patient each edge of a slice shows, from the cosines of rows and columns."""
-    along_column, along_row = geometry.index_to_lps[:3, 1], geometry.index_to_lps[:3, 2]
-    return Edges(
-        left=_letters(-along_row),
-        right=_letters(along_row),
-        top=_letters(-along_column),
-        bottom=_letters(along_column),
-    )
-
-
-def _letters(direction: npt.NDArray[np.float64]) -> str:
-    """Letters of a direction in LPS, the strongest first: ``L``, or ``LAH`` when oblique."""
-    cosines = direction / np.linalg.norm(direction)
-    order = np.argsort(-np.abs(cosines), kind="stable")
-    return "".join(_SIDES[axis][int(cosines[axis] > 0)] for axis in order if abs(cosines[axis]) >= _OBLIQUE)
+    edges = side_letters(geometry.index_to_lps)
+    return draw_montage(_page(context, (low, high)), tiles, overlays, edges, geometry.spacing_mm[1:])
 
 
 def choose_slices(labels: LabelArray, outlined: Sequence[int] = ()) -> tuple[int, ...]:
@@ -164,13 +145,15 @@ def _page(context: ResultContext, window: tuple[float, float]) -> Page:
 
 
 def _source(context: ResultContext, window: tuple[float, float]) -> str:
-    """Modality, series number, images, voxel spacing; no free text of the header."""
+    """Modality, series number, part, images, voxel spacing; no free text of the header but in the part."""
     first = context.series.datasets[0]
     shape, spacing = context.series.volume.geometry.shape, context.series.volume.geometry.spacing_mm
     parts = [str(first.get("Modality") or "image")[:16]]
     series_number = _integer(first, "SeriesNumber")
     if series_number is not None:
         parts.append(f"series {series_number}")
+    if context.series.part.label:
+        parts.append(context.series.part.label)
     parts.append(f"{shape[0]} images of {shape[2]} x {shape[1]}")
     parts.append(f"voxel {spacing[2]:.2f} x {spacing[1]:.2f} x {spacing[0]:.2f} mm")
     if context.series.volume.unit == "HU":
@@ -178,9 +161,11 @@ def _source(context: ResultContext, window: tuple[float, float]) -> str:
     return f"Source: {', '.join(parts)}"
 
 
-def _instance_caption(dataset: Dataset) -> str:
+def _image_caption(plane: SourcePlane) -> str:
     """What a viewer calls this slice."""
-    number = _integer(dataset, "InstanceNumber")
+    if plane.frames:
+        return f"Frame {plane.frame.frame_number}"
+    number = _integer(plane.header, "InstanceNumber")
     return "" if number is None else f"Im {number}"
 
 
@@ -228,7 +213,8 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     add_equipment(dataset, context)
     dataset.SecondaryCaptureDeviceManufacturer = MANUFACTURER
     dataset.DerivationDescription = f"Overview of {context.spec.title} {context.spec.version}"
-    dataset.SourceImageSequence = [_shown(context.series.datasets[k]) for k in _chosen(context)]
+    planes = source_planes(context.series)
+    dataset.SourceImageSequence = [_shown(planes[k]) for k in _chosen(context)]
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
     dataset.PlanarConfiguration = 0
@@ -241,11 +227,9 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     return dataset
 
 
-def _shown(source: Dataset) -> Dataset:
+def _shown(plane: SourcePlane) -> Dataset:
     """A slice of the montage (PS3.3 C.12.4): the way back from the picture to its series."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = source.SOPClassUID
-    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    item = reference(plane)
     item.PurposeOfReferenceCodeSequence = [concept(SOURCE_FOR_MONTAGE)]
     return item
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from ai import terminology
+from ai.geometry import VerdictCode
 from ai.model import Structure
 from ai.results.coding import concept
 from ai.results.context import ResultContext
@@ -20,6 +23,7 @@ from ai.results.equipment import (
     device_serial_number,
     set_series,
 )
+from ai.results.planes import SourcePlane, reference, references, source_planes
 from ai.results.source import copy_patient_and_study
 from ai.uids import derived_uid
 
@@ -28,7 +32,6 @@ _LONG_STRING = 64  # VR LO
 _NEEDED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
     *("FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     # of Contributing Equipment, as the acquisition equipment
     *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
     *("InstitutionName", "InstitutionalDepartmentName", "InstitutionAddress", "StationName"),
@@ -50,10 +53,11 @@ _TYPE_2 = (  # what the writer reads of patient and study
 def build_seg(context: ResultContext) -> Dataset:
     """Build the Segmentation of a run; the same context gives the same bytes.
 
-    Every structure of the card is a segment, found or not, numbered as in the card. Frames keep the grid
-    of the source slices and come segment by segment, in the writer's own order along the slice normal
-    (each frame says where it lies); frames without a voxel are left out. When the whole label map is
-    empty, each segment has one frame, on the first slice, for a multi-frame image has at least one.
+    Every structure of the card is a segment, found or not, numbered as in the card. Frames keep grid and
+    place of the source slices, tilted or uneven as they may be, and come segment by segment, in the writer's
+    own order along the slice normal (each frame says where it lies); frames without a voxel are left out.
+    When the whole label map is empty, each segment has one frame, on the first slice, for a multi-frame
+    image has at least one.
 
     Raises
     ------
@@ -61,11 +65,12 @@ def build_seg(context: ResultContext) -> Dataset:
         If the label map is not on the grid of the source slices.
     """
     geometry = context.series.volume.geometry
-    sources = [_source(dataset) for dataset in context.series.datasets]
+    planes = source_planes(context.series)
+    sources = [_source(plane) for plane in planes]
     if context.labels.shape != geometry.shape or len(sources) != geometry.shape[0]:
         raise ValueError(
             f"the label map is {context.labels.shape}, the volume {geometry.shape}, "
-            f"and there are {len(sources)} source instances"
+            f"and there are {len(sources)} source slices"
         )
     spec = context.spec
     found = bool(context.labels.any())
@@ -89,6 +94,7 @@ def build_seg(context: ResultContext) -> Dataset:
         content_description=f"{spec.title} {spec.version}. Research use only."[:_LONG_STRING],
     )
     _fix_identity(seg, context)
+    _cite_sources(seg, planes)
     set_series(seg, context, "seg")
     add_equipment(seg, context)
     return seg
@@ -105,30 +111,64 @@ def tracking_id(context: ResultContext, structure: Structure) -> str:
     return f"{context.spec.id} {structure.label}"
 
 
-def _source(header: Dataset) -> Dataset:
-    """What the writer needs of a header: identity, place, and the equipment that it lists, decoded.
+def _source(plane: SourcePlane) -> Dataset:
+    """What the writer needs of a slice: identity, place, and the equipment that it lists, decoded.
 
     Patient and study are copied later as they are. The writer refuses some values, decodes text by another
-    character set, and would quote others in warnings.
+    character set, and would quote others in warnings. It takes one multi-frame image at most, whole, so a
+    frame is given to it as an image of its own; :func:`_cite_sources` puts the frame in its place.
     """
     source = Dataset()
     for keyword in _NEEDED:
-        if keyword in header:
-            source[keyword] = header[keyword]
+        if keyword in plane.header:
+            source[keyword] = copy.copy(plane.header[keyword])  # it may be changed, the header may not
     for keyword in _TYPE_2:
         setattr(source, keyword, None)
+    source["ImagePositionPatient"] = plane.position["ImagePositionPatient"]
+    source["ImageOrientationPatient"] = plane.orientation["ImageOrientationPatient"]
+    source["PixelSpacing"] = plane.measures["PixelSpacing"]
     source.SliceThickness = "0"  # what is written is the grid's; that of a source may be malformed
+    if plane.frames:
+        source.SOPClassUID = CTImageStorage
+        source.SOPInstanceUID = _stand_in_uid(plane)
     return source
 
 
+def _stand_in_uid(plane: SourcePlane) -> str:
+    return derived_uid("stand-in", plane.frame.sop_instance_uid, str(plane.frame.frame_number))
+
+
+def _cite_sources(seg: Dataset, planes: Sequence[SourcePlane]) -> None:
+    """Let a SEG of frames refer to these instead of their stand-ins."""
+    stand_ins = {_stand_in_uid(plane): plane for plane in planes if plane.frames}
+    if not stand_ins:
+        return
+    for groups in seg.PerFrameFunctionalGroupsSequence:
+        for item in groups.DerivationImageSequence[0].SourceImageSequence:
+            plane = stand_ins.get(item.ReferencedSOPInstanceUID)
+            if plane is not None:
+                item.update(reference(plane))
+    used = {item.ReferencedSOPInstanceUID for item in seg.SourceImageSequence}
+    cited = [plane for plane in planes if {_stand_in_uid(plane), plane.frame.sop_instance_uid} & used]
+    seg.SourceImageSequence = DicomSequence(references(cited))
+    instances = references(cited)
+    for item in instances:
+        item.pop("ReferencedFrameNumber", None)  # of the series it is the instance that counts
+    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = DicomSequence(instances)
+
+
 def _pixel_measures(context: ResultContext) -> Any:
-    """Pixel spacing as the source writes it, slice spacing of the grid; it stands for a missing thickness."""
+    """Pixel spacing as the source writes it, slice spacing of the grid; it stands for a missing thickness.
+
+    Slices that are unevenly spaced have no one spacing: none is written.
+    """
     geometry = context.series.volume.geometry
-    between_rows_mm, between_columns_mm = context.series.datasets[0].PixelSpacing
+    between_rows_mm, between_columns_mm = source_planes(context.series)[0].measures.PixelSpacing
+    is_uneven = VerdictCode.IRREGULAR_SPACING in geometry.needs
     return hd.PixelMeasuresSequence(
         pixel_spacing=(float(between_rows_mm), float(between_columns_mm)),
         slice_thickness=geometry.slice_thickness_mm or geometry.spacing_mm[0],
-        spacing_between_slices=geometry.spacing_mm[0],
+        spacing_between_slices=None if is_uneven else geometry.spacing_mm[0],
     )
 
 

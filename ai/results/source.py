@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -33,22 +34,38 @@ _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
+# Attributes that mean something only with a value (type 1C): an empty one would make the result invalid.
+_NEVER_EMPTY = ("DeidentificationMethod", "DeidentificationMethodCodeSequence", "PatientSpeciesDescription")
+_UNKNOWN_METHOD = "Not stated in the source"
+_AGE = re.compile(r"\d{3}[DWMY]")  # PS3.5 6.2, VR AS
 
 
 def copy_patient_and_study(target: Dataset, source: Dataset) -> None:
     """Make patient and study of a result those of its source; type 2 attributes are there, if empty.
 
+    What would make the result invalid is mended: a malformed Patient's Age and empty attributes of type 1C
+    are left out, and a De-identification Method that must be there (PS3.3 C.7.1.1) says that it is unknown.
+
     Text, that in sequences too, is decoded by the source's own character set, and encoded anew in UTF-8.
     """
     for keyword in _TAKEN:
-        if keyword in source:
+        if keyword in source and not _is_unsound(source, keyword):
             target[keyword] = _decoded(source[keyword])
         elif keyword in target:
             del target[keyword]
     for keyword in _TYPE_2:
         if keyword not in target:
             setattr(target, keyword, None)
+    methods = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
+    if target.get("PatientIdentityRemoved") == "YES" and not any(keyword in target for keyword in methods):
+        target.DeidentificationMethod = _UNKNOWN_METHOD
     target.SpecificCharacterSet = CHARACTER_SET
+
+
+def _is_unsound(source: Dataset, keyword: str) -> bool:
+    if keyword == "PatientAge":
+        return bool(source.PatientAge) and _AGE.fullmatch(str(source.PatientAge)) is None
+    return keyword in _NEVER_EMPTY and source[keyword].is_empty
 
 
 def _decoded(element: DataElement) -> DataElement:

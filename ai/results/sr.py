@@ -12,6 +12,7 @@ The report is complete, preliminary and unverified: no person has looked at it.
 from __future__ import annotations
 
 import highdicom as hd
+import numpy as np
 from highdicom.sr import CodedConcept, RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -28,9 +29,9 @@ from ai.results.equipment import (
     series_attributes,
     set_series,
 )
+from ai.results.planes import references, source_planes
 from ai.results.source import copy_patient_and_study
-
-RESEARCH_USE = "Research use only. Not for diagnosis."
+from ai.results.summary import summary
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _COMMENT = CodedConcept("121106", "DCM", "Comment")
@@ -79,17 +80,18 @@ def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
     ResultMismatch
         ``SEGMENT_MISSING`` when the SEG has no segment for a structure that was found.
     """
-    sources = list(context.series.datasets)
+    sources = {dataset.SOPInstanceUID: dataset for dataset in context.series.datasets}
+    first = context.series.datasets[0]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(context),
-        procedure_reported=_PROCEDURES.get(sources[0].Modality, _ANY_PROCEDURE),
+        procedure_reported=_PROCEDURES.get(first.Modality, _ANY_PROCEDURE),
         imaging_measurements=[_group(context, seg, m) for m in context.measurements],
         title=CodedConcept("126000", "DCM", "Imaging Measurement Report"),
     )
     _insert_after_procedure(content[0], [_comment(text) for text in summary(context)], _library(context))
     series = series_attributes(context, "sr")
     report = hd.sr.Comprehensive3DSR(
-        evidence=[*(_evidence(dataset) for dataset in sources), seg],
+        evidence=[*(_evidence(dataset) for dataset in sources.values()), seg],
         content=content[0],
         series_instance_uid=context.identity.sr_series_uid,
         series_number=series.number,
@@ -102,32 +104,10 @@ def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     report.SpecificCharacterSet = "ISO_IR 192"
-    copy_patient_and_study(report, sources[0])
+    copy_patient_and_study(report, first)
     set_series(report, context, "sr")
     add_equipment(report, context)
     return report
-
-
-def summary(context: ResultContext) -> tuple[str, ...]:
-    """What the report says in plain text: the findings, each note, the intended use."""
-    spec = context.spec
-    found = [f"{m.structure.label} {m.volume_ml:.{_places(m)}f} mL" for m in context.measurements if m.found]
-    missing = [m.structure.label for m in context.measurements if not m.found]
-    sentences = [f"{spec.title} {spec.version}."]
-    sentences.append(f"Found: {', '.join(found)}." if found else "None of the structures was found.")
-    if missing:
-        sentences.append(f"Looked for and not found: {', '.join(missing)}.")
-    if context.revision > 1:
-        count = len(context.series.datasets)
-        sentences.append(
-            f"Revision {context.revision} of this series, with {count} images: "
-            "it replaces every earlier result."
-        )
-    notes = dict.fromkeys(
-        note.text for note in (*context.series.notes, *context.series.volume.geometry.notes)
-    )
-    meanings = [f"{s.label}: {s.description}." for s in spec.structures if s.description]
-    return (" ".join(sentences), *notes, " ".join(meanings), RESEARCH_USE)
 
 
 def _evidence(source: Dataset) -> Dataset:
@@ -140,10 +120,6 @@ def _evidence(source: Dataset) -> Dataset:
     for keyword in ("StudyID", "StudyDate", "StudyTime", "AccessionNumber"):
         setattr(dataset, keyword, "")
     return dataset
-
-
-def _places(measurement: Measurement) -> int:
-    return 1 if measurement.volume_ml >= 1.0 else 3
 
 
 def _observer(context: ResultContext) -> hd.sr.ObservationContext:
@@ -172,7 +148,10 @@ def _insert_after_procedure(
 
 
 def _library(context: ResultContext) -> hd.sr.ContainerContentItem:
-    """Every source image once; what they share is said once for the group (TID 1600, 1602)."""
+    """Every source image once, with the frames that were used where that is not all of them.
+
+    What they share is said once for the group (TID 1600, 1602).
+    """
     first = context.series.datasets[0]
     shared: list[hd.sr.ContentItem] = []
     if first.Modality in _MODALITIES:
@@ -194,14 +173,22 @@ def _library(context: ResultContext) -> hd.sr.ContainerContentItem:
     images = [
         hd.sr.ImageContentItem(
             name=CodedConcept("260753009", "SCT", "Source"),
-            referenced_sop_class_uid=dataset.SOPClassUID,
-            referenced_sop_instance_uid=dataset.SOPInstanceUID,
+            referenced_sop_class_uid=cited.ReferencedSOPClassUID,
+            referenced_sop_instance_uid=cited.ReferencedSOPInstanceUID,
+            referenced_frame_numbers=_frames(cited),
             relationship_type=_CONTAINS,
         )
-        for dataset in context.series.datasets
+        for cited in references(source_planes(context.series))
     ]
     group = _container(CodedConcept("126200", "DCM", "Image Library Group"), [*shared, *images])
     return _container(CodedConcept("111028", "DCM", "Image Library"), [group])
+
+
+def _frames(cited: Dataset) -> list[int] | None:
+    """Frames of a reference; None when it is to the whole image."""
+    if "ReferencedFrameNumber" not in cited:
+        return None
+    return [int(number) for number in np.atleast_1d(cited.ReferencedFrameNumber)]
 
 
 def _container(name: CodedConcept, items: list[hd.sr.ContentItem]) -> hd.sr.ContainerContentItem:

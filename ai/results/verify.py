@@ -21,9 +21,11 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from ai import terminology
 from ai.errors import ResultMismatch
+from ai.geometry import VerdictCode
 from ai.model import Structure
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER
+from ai.results.planes import source_planes
 from ai.terminology import Code
 
 _Array = npt.NDArray[np.float64]
@@ -146,8 +148,8 @@ class _Frames:
         self.context = context
         self.labels = context.labels
         self.shared = seg.SharedFunctionalGroupsSequence[0]
-        self.lps_to_index = np.linalg.inv(context.series.volume.geometry.index_to_lps)
-        self.slice_spacing_mm = context.series.volume.geometry.spacing_mm[0]
+        self.planes = source_planes(context.series)
+        self.geometry = context.series.volume.geometry
         self.bits = np.frombuffer(seg.PixelData, dtype=np.uint8)
 
     def check(self) -> None:
@@ -174,40 +176,52 @@ class _Frames:
         cosines = _vector(_group(self.shared, groups, "PlaneOrientationSequence").ImageOrientationPatient)
         measures = _group(self.shared, groups, "PixelMeasuresSequence")
         spacing = _vector(measures.PixelSpacing)
-        between_mm = float(measures.get("SpacingBetweenSlices", self.slice_spacing_mm))  # optional
-        if not abs(between_mm - self.slice_spacing_mm) <= _SPACING_MM:
-            _mismatch(
-                f"{name} has a spacing between slices of {between_mm:.6g} mm, the volume "
-                f"{self.slice_spacing_mm:.6g} mm"
-            )
+        self._check_slice_spacing(name, measures)
         index = self._index_on_grid(name, origin, cosines, spacing)
-        source = self.context.series.datasets[index]
+        plane = self.planes[index]
         for what, found, expected, tolerance in (
-            ("mm away from its source slice", origin, source.ImagePositionPatient, _POSITION_MM),
-            ("off in its direction cosines", cosines, source.ImageOrientationPatient, _COSINE),
-            ("mm off in its pixel spacing", spacing, source.PixelSpacing, _SPACING_MM),
+            ("mm away from its source slice", origin, plane.position.ImagePositionPatient, _POSITION_MM),
+            ("off in its direction cosines", cosines, plane.orientation.ImageOrientationPatient, _COSINE),
+            ("mm off in its pixel spacing", spacing, plane.measures.PixelSpacing, _SPACING_MM),
         ):
             error = float(np.abs(found - _vector(expected)).max())
             if not error <= tolerance:
                 _mismatch(f"{name} is {error:.6g} {what} (slice {index + 1}; at most {tolerance:g})")
-        cited = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        _expect(f"the source image of {name}", cited, source.SOPInstanceUID)
+        cited = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        _expect(f"the source image of {name}", cited.ReferencedSOPInstanceUID, plane.header.SOPInstanceUID)
+        _expect(f"the source class of {name}", cited.ReferencedSOPClassUID, plane.header.SOPClassUID)
+        frame = plane.frame.frame_number if plane.frames > 1 else None
+        _expect(f"the source frame of {name}", cited.get("ReferencedFrameNumber"), frame)
         return index
 
+    def _check_slice_spacing(self, name: str, measures: Dataset) -> None:
+        """Spacing Between Slices is optional; uneven slices have none."""
+        if "SpacingBetweenSlices" not in measures:
+            return
+        spacing_mm, between_mm = self.geometry.spacing_mm[0], float(measures.SpacingBetweenSlices)
+        if VerdictCode.IRREGULAR_SPACING in self.geometry.needs:
+            _mismatch(f"{name} has one spacing between slices, {between_mm:.6g} mm, and the volume has none")
+        if not abs(between_mm - spacing_mm) <= _SPACING_MM:
+            _mismatch(
+                f"{name} has a spacing between slices of {between_mm:.6g} mm, the volume {spacing_mm:.6g} mm"
+            )
+
     def _index_on_grid(self, name: str, origin: _Array, cosines: _Array, spacing: _Array) -> int:
-        """Index of the slice whose four corners are those of the frame, by the affine of the volume."""
-        slices, rows, columns = self.labels.shape
+        """Index of the slice whose four corners are those of the frame, by the geometry of the volume."""
+        _, rows, columns = self.labels.shape
         corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1], [rows - 1, columns - 1]])
         down = cosines[3:] * spacing[0]  # Pixel Spacing: between rows first (PS3.3 10.7.1.3)
         along = cosines[:3] * spacing[1]
         lps = origin + corners[:, :1] * down + corners[:, 1:] * along
-        found = (self.lps_to_index @ np.c_[lps, np.ones(4)].T).T[:, :3]
-        if not np.all(np.isfinite(found)):
+        if not np.all(np.isfinite(lps)):
             _mismatch(f"{name} has no finite position")
-        index = int(np.rint(found[0, 0]))
-        off = float(np.abs(found - np.c_[np.full(4, index), corners]).max())
-        if off > _INDEX or not 0 <= index < slices:
-            _mismatch(f"{name} lies at slice index {found[0, 0]:.2f} and is {off:.2f} voxels off the grid")
+        origins = self.geometry.origins_mm
+        index = int(np.argmin(np.linalg.norm(origins - origin, axis=1)))
+        steps = self.geometry.index_to_lps[:3, :3]
+        found = np.linalg.solve(steps, (lps - origins[index]).T).T
+        off = float(np.abs(found - np.c_[np.zeros(4), corners]).max())
+        if off > _INDEX:
+            _mismatch(f"{name} is {off:.2f} voxels off the grid of slice {index + 1}, the nearest")
         return index
 
     def _compare(self, position: int, number: int, index: int) -> None:

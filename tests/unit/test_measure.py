@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ai.geometry import VolumeGeometry
+from ai.geometry import VerdictCode, VolumeGeometry
 from ai.measure import dice, measure
 from ai.model import Structure
 from ai.volume import Volume
+from tests.runs import even_geometry
 
 STRUCTURES = [Structure(number=n, key="bone", label=f"structure {n}") for n in (1, 2, 3)]
 
@@ -16,7 +17,7 @@ STRUCTURES = [Structure(number=n, key="bone", label=f"structure {n}") for n in (
 def volume(voxels: np.ndarray) -> Volume:
     affine = np.diag([2.5, 0.8, 0.5, 1.0])
     shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
-    return Volume(voxels, VolumeGeometry(affine, shape, (), None))
+    return Volume(voxels, even_geometry(affine, shape))
 
 
 def test_volume_and_statistics_equal_those_of_numpy() -> None:
@@ -31,6 +32,18 @@ def test_volume_and_statistics_equal_those_of_numpy() -> None:
         assert result.intensity.mean == pytest.approx(inside.mean())
         assert result.intensity.sd == pytest.approx(inside.std())
         assert (result.intensity.minimum, result.intensity.maximum) == (inside.min(), inside.max())
+
+
+def test_each_unevenly_spaced_slice_counts_half_way_to_its_neighbours() -> None:
+    origins_mm = np.outer([0.0, 1.0, 4.0], [0.0, 0.0, 1.0])
+    matrix = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+    geometry = VolumeGeometry(matrix, (3, 2, 2), (), origins_mm, None, needs=(VerdictCode.IRREGULAR_SPACING,))
+    labels = np.zeros((3, 2, 2), np.uint8)
+    labels[:, 0, 0] = 1
+    labels[1, 1] = 2
+    first, second = measure(Volume(np.zeros((3, 2, 2), np.int16), geometry), labels, STRUCTURES[:2])
+    assert first.volume_ml == pytest.approx((1.0 + 2.0 + 3.0) / 1000)
+    assert second.volume_ml == pytest.approx(2 * 2.0 / 1000)
 
 
 def test_a_structure_that_was_not_found_is_listed_with_zero_volume_and_no_intensity() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from ai.errors import ModelError, SeriesRefused, UnknownModel
-from ai.geometry import VolumeGeometry
-from ai.model import check_input, find_card, load_card, shipped_card_folder
+from ai.errors import ModelError, NotAVolumeError, SeriesRefused, UnknownModel
+from ai.geometry import Note, NoteCode, VerdictCode, VolumeGeometry
+from ai.model import Accepts, check_input, find_card, load_card, shipped_card_folder
+from tests.runs import even_geometry
 
 SHIPPED = shipped_card_folder() / "ct-tissue.yaml"
 
@@ -26,7 +28,7 @@ def changed_card(tmp_path: Path, **changes: object) -> Path:
 
 
 def geometry(slices: int, spacing_mm: float) -> VolumeGeometry:
-    return VolumeGeometry(np.diag([spacing_mm, 1.0, 1.0, 1.0]), (slices, 8, 8), (), None)
+    return even_geometry(np.diag([spacing_mm, 1.0, 1.0, 1.0]), (slices, 8, 8))
 
 
 def test_the_shipped_card_reads_and_carries_the_digest_of_its_bytes() -> None:
@@ -116,20 +118,37 @@ def test_a_card_whose_id_is_not_its_file_name_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("modality", "slices", "spacing_mm", "says"),
+    ("modality", "slices", "spacing_mm", "code", "says"),
     [
-        ("MR", 20, 2.0, "takes CT, and the series is MR"),
-        ("CT", 1, 2.0, "needs at least 2 slices, and the series has 1"),
-        ("CT", 20, 12.5, "at most 10 mm apart, and those of the series are 12.50 mm apart"),
+        ("MR", 20, 2.0, "INPUT_NOT_ACCEPTED", "takes CT, and the series is MR"),
+        ("CT", 1, 2.0, "SINGLE_SLICE", "needs at least 2"),
+        ("CT", 20, 12.5, "SLICES_TOO_FAR_APART", "12.50 mm apart; the model takes at most 10 mm"),
     ],
 )
 def test_input_outside_the_card_is_refused_with_the_numbers(
-    modality: str, slices: int, spacing_mm: float, says: str
+    modality: str, slices: int, spacing_mm: float, code: str, says: str
 ) -> None:
     with pytest.raises(SeriesRefused) as refused:
         check_input(find_card("ct-tissue"), modality, geometry(slices, spacing_mm))
-    assert refused.value.code == "INPUT_NOT_ACCEPTED"
+    assert refused.value.code == code
     assert says in refused.value.reason
+
+
+def test_a_tilted_volume_is_taken_where_the_card_allows_resampling_and_refused_elsewhere() -> None:
+    spec = find_card("ct-tissue")
+    note = Note(NoteCode.GANTRY_TILT, "The slices are tilted by 15.0°.")
+    tilted = replace(geometry(20, 2.0), needs=(VerdictCode.GANTRY_TILT,), notes=(note,))
+    check_input(spec, "CT", tilted)
+    strict = spec.model_copy(update={"accepts": Accepts(modalities=("CT",))})
+    with pytest.raises(NotAVolumeError, match=r"GANTRY_TILT: The slices are tilted by 15\.0°") as refused:
+        check_input(strict, "CT", tilted)
+    assert refused.value.verdict.code == "GANTRY_TILT"
+
+
+def test_what_a_card_may_have_resampled_is_a_known_name(tmp_path: Path) -> None:
+    accepts = {"modalities": ["CT"], "resampled": ["MISSING_SLICE"]}
+    with pytest.raises(ModelError, match=r"accepts.resampled.*GANTRY_TILT"):
+        load_card(changed_card(tmp_path, accepts=accepts))
 
 
 def test_input_at_the_limits_of_the_card_is_accepted() -> None:

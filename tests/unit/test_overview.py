@@ -10,10 +10,9 @@ import pytest
 from PIL import Image, ImageDraw
 from pydicom import dcmread
 
-from ai.geometry import VolumeGeometry
 from ai.results.encode import encode
-from ai.results.montage import Edges
-from ai.results.overview import build_overview, choose_slices, draw, grey_range, side_letters
+from ai.results.overview import build_overview, choose_slices, draw, grey_range
+from ai.sides import Edges, side_letters
 from tests.builders import affine
 from tests.runs import torso_run
 
@@ -43,10 +42,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[float, float
     return strings
 
 
-def geometry(orientation: str) -> VolumeGeometry:
-    return VolumeGeometry(affine((4, 8, 8), (3.0, 1.0, 1.0), orientation), (4, 8, 8), (), None)
-
-
 @pytest.mark.parametrize(
     ("orientation", "left", "right", "top", "bottom"),
     [
@@ -64,7 +59,7 @@ def geometry(orientation: str) -> VolumeGeometry:
 def test_side_letters_follow_the_orientation(
     orientation: str, left: str, right: str, top: str, bottom: str
 ) -> None:
-    assert side_letters(geometry(orientation)) == Edges(left, right, top, bottom)
+    assert side_letters(affine((4, 8, 8), (3.0, 1.0, 1.0), orientation)) == Edges(left, right, top, bottom)
 
 
 def test_the_right_lung_is_drawn_on_the_side_marked_r(

@@ -16,7 +16,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from ai.errors import ResultMismatch, SeriesRefused
+from ai.errors import NotAVolumeError, ResultMismatch, SeriesRefused
 from ai.model import ModelSpec, Progress, find_card
 from ai.pipeline import Outcome, RunOptions, run_series, write_outcome
 from ai.results.context import ResultContext
@@ -188,6 +188,31 @@ def test_input_that_the_card_does_not_accept_is_refused_before_the_model_runs(tm
     with pytest.raises(SeriesRefused) as caught:
         run_series(files, KnowingModel(labels, spec()), OPTIONS, lambda *_: None)
     assert caught.value.code == "INPUT_NOT_ACCEPTED"
+
+
+def test_a_tilted_series_reaches_the_model_upright_and_its_results_the_source_slices(tmp_path: Path) -> None:
+    series = builders.with_sheared_tilt(builders.ct_series((5, 20, 18), (4.0, 1.0, 1.0)), 20.0)
+    files = builders.write_series(series, tmp_path)
+    upright_shape = (5, 20 + 6, 18)  # 16 mm × tan 20° is 5.8 pixels
+    labels = np.zeros(upright_shape, np.uint8)
+    labels[:, 10:14, 4:9] = 1
+    outcome = run_series(files, KnowingModel(labels, spec()), OPTIONS, lambda *_: None)
+    np.testing.assert_array_equal(outcome.mask, labels)
+    found = outcome.context.labels
+    assert found.shape == (5, 20, 18)
+    first_rows = [int(np.flatnonzero(plane.any(axis=1))[0]) for plane in found]
+    assert first_rows == [10, 9, 7, 6, 4], "what is straight in the patient creeps on tilted slices"
+    assert outcome.context.measurements[0].volume_ml == pytest.approx(5 * 4 * 5 * 4.0 / 1000)
+
+
+def test_a_tilted_series_is_refused_by_name_where_the_card_does_not_allow_resampling(tmp_path: Path) -> None:
+    series = builders.with_sheared_tilt(builders.ct_series((5, 20, 18), (4.0, 1.0, 1.0)), 20.0)
+    card = spec()
+    accepts = card.accepts.model_copy(update={"resampled": frozenset()})
+    model = KnowingModel(np.zeros((5, 20, 18), np.uint8), card.model_copy(update={"accepts": accepts}))
+    with pytest.raises(NotAVolumeError) as caught:
+        run_series(builders.write_series(series, tmp_path), model, OPTIONS, lambda *_: None)
+    assert caught.value.code == "GANTRY_TILT"
 
 
 def test_a_seg_that_differs_when_read_back_stops_the_run(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ai.errors import ModelError
+from ai.geometry import Part
 from ai.model import ModelSpec, Progress, find_card
 from ai.pipeline import Outcome, RunOptions, run_series
 from ai.results.encode import encode
 from ai.results.overview import build_overview, choose_slices
 from ai.results.seg import build_seg
 from ai.results.sr import build_sr
-from ai.volume import LabelArray, Volume
+from ai.volume import ImageSeries, LabelArray, Volume
 from tests import builders
 from tests.runs import CREATED_AT, small_run, torso_run
 
@@ -137,6 +138,43 @@ def test_no_warning_of_a_library_reaches_a_person(tmp_path: Path, recwarn: pytes
     recwarn.clear()
     run_series(files, Answering(), OPTIONS, silent)
     assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
+def test_a_malformed_age_and_an_empty_method_of_deidentification_do_not_make_results_invalid(
+    tmp_path: Path,
+) -> None:
+    series = builders.ct_series(
+        (4, 16, 16), PatientIdentityRemoved="YES", DeidentificationMethod="", PatientAge="0Y"
+    )
+    for result in results_of(tmp_path, series):
+        assert "PatientAge" not in result
+        assert result.DeidentificationMethod == "Not stated in the source"
+    series = builders.ct_series((4, 16, 16), PatientAge="061Y", DeidentificationMethod="by hand")
+    for result in results_of(tmp_path, series):
+        assert (result.PatientAge, result.DeidentificationMethod) == ("061Y", "by hand")
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("Echo Time 4.6", "AI CT tissue overview rev 2, Echo Time 4.6 (RUO)"),
+        ("Image Type M\\ND", "AI CT tissue overview rev 2, Image Type M/ND (RUO)"),
+        ("x" * 200, f"AI CT tissue overview rev 2, {'x' * 26} (RUO)"),
+    ],
+)
+def test_the_description_of_a_result_says_which_part_of_the_series_it_is_of(label: str, said: str) -> None:
+    run = replace(small_run(), revision=2)
+    part = replace(run.series.part, key="key", label=label)
+    overview, _ = build_overview(replace(run, series=with_part(run.series, part)))
+    assert overview.SeriesDescription == said
+    assert len(overview.SeriesDescription) <= 64
+
+
+def with_part(series: ImageSeries, part: Part) -> ImageSeries:
+    changed = replace(series, part=part)
+    changed.__dict__["datasets"] = series.datasets
+    return changed
 
 
 @pytest.mark.parametrize(("number", "first"), [(2, 9001), (9001, 9011), (9003, 9011), (9004, 9001)])

@@ -16,7 +16,8 @@ from ai.geometry import Note, NoteCode
 from ai.results.context import ResultContext
 from ai.results.encode import encode
 from ai.results.seg import build_seg
-from ai.results.sr import RESEARCH_USE, build_sr, decimal_string, summary
+from ai.results.sr import build_sr, decimal_string
+from ai.results.summary import RESEARCH_USE, summary
 from tests.runs import torso_run
 
 METAL = 5
@@ -142,7 +143,8 @@ def test_the_text_comes_before_the_measurements_and_ends_with_the_intended_use()
     assert comments == [*summary(run)]
     assert comments[0].startswith("CT tissue 1.0.0. Found: Body ")
     assert comments[0].endswith("Looked for and not found: Metal implant.")
-    assert comments[1] == "The patient identity was derived."
+    assert comments[1].startswith("Geometry of the source: ACCEPTED. One regular volume: 6 slices of 32 × 40")
+    assert comments[1].endswith("The patient identity was derived.")
     assert comments[2].startswith("Body: Everything inside the skin that is none of the other segments.")
     assert comments[3:] == [RESEARCH_USE]
     order = [_name(i).CodeMeaning for i in report.ContentSequence]
