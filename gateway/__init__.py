@@ -10,10 +10,11 @@ Theory of operation
 
 An instance is written to the spool, made durable and entered in the journal before the peer
 reads 0000 (``receive.admit``). The sweeper watches series that are still receiving; when one is
-complete by evidence it takes the geometry verdict, evaluates the routes and decides, all in one
-transaction (``sweep``). The dispatcher leases queued jobs to the worker process and commits its
-results together with the outbox rows (``jobs``). One sender per destination empties the outbox
-(``deliver``).
+complete by evidence it takes the geometry verdict on each part (a series may hold several volumes:
+phases, echoes, orientations), evaluates the routes for it and decides, all in one transaction
+(``sweep``); each part that a route wants has a job of its own. The dispatcher leases queued jobs to
+the worker process and commits its results together with the outbox rows (``jobs``). One sender per
+destination empties the outbox (``deliver``).
 
 Crash rules
 -----------
@@ -21,7 +22,11 @@ The journal is the only truth. A file without a row is garbage, removed at start
 file is an alarm. At start, jobs that were running are queued again and deliveries that were
 sending are pending again: both effects are idempotent, because result UIDs are derived from
 their input and encoded results are stored before they are sent and re-sent byte for byte.
-The process that serves never imports torch; a model can only kill the worker.
+The process that serves never imports torch; a model or a decoder can only kill the worker.
+
+Late instances open a new revision of their series. While it is received, jobs and unsent results of
+the older one wait; when it is decided, it adopts the jobs of parts whose instances are still the same,
+with their results and deliveries, and the others are superseded by name.
 """
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from typing import Literal
 from gateway.header import RULE_KEYWORDS, SeriesFacts
 
 PSEUDO_FACTS: Mapping[str, str] = {
-    "instances": "number of instances",
+    "instances": "number of images; each frame of a multi-frame one counts",
     "source": "name of the peer that sent the series",
     "body_part": "BodyPartExamined",
 }
@@ -134,7 +134,7 @@ class Condition:
         numeric = self.operator in (Operator.AT_LEAST, Operator.AT_MOST)
         if numeric and any(_number(part) is None for value in found for part in value):
             seen += " (not a number)"
-        return f"{seen}; missing in {missing} of {facts.instances} instances" if missing else seen
+        return f"{seen}; missing in {missing} of {facts.images} images" if missing else seen
 
 
 @dataclass(frozen=True)
@@ -267,9 +267,9 @@ def _scalars(name: str, at: tuple[str, ...], value: object) -> Wanted:
 
 
 def _look_up(name: str, facts: SeriesFacts) -> tuple[tuple[Value, ...], int]:
-    """The distinct values, and how many instances lack the attribute while others have it."""
+    """The distinct values, and how many images lack the attribute while others have it."""
     if name == "instances":
-        return ((str(facts.instances),),), 0
+        return ((str(facts.images),),), 0
     if name == "source":
         return ((facts.source,),), 0
     keyword = PSEUDO_FACTS.get(name, name)

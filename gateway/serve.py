@@ -9,22 +9,19 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway import __version__
 from gateway.clock import Clock
-from gateway.deliver.send import Sender, SenderSettings
-from gateway.deliver.storage_scu import Address
+from gateway.deliver.send import Sender
 from gateway.errors import GatewayError, OutOfResources
-from gateway.jobs.dispatch import Dispatcher, DispatchSettings
+from gateway.jobs.dispatch import Dispatcher
 from gateway.jobs.executor import LocalExecutor
-from gateway.jobs.messages import WorkerSettings
 from gateway.journal import Journal
 from gateway.process import Crew, lock_data_dir
 from gateway.receive.admit import Admission, AdmissionLimits
@@ -32,11 +29,11 @@ from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import KnownPeer
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.storage_scp import StorageSCP
-from gateway.retry import Policy
 from gateway.settings.model import Settings
-from gateway.settings.runtime import cards, completion_rules, routes, why_held
+from gateway.settings.runtime import why_held
+from gateway.settings.wiring import dispatch_settings, sender_settings, sweep_rules, worker_settings
 from gateway.spool import Spool
-from gateway.sweep import Sweeper, SweepRules
+from gateway.sweep import Sweeper
 from gateway.web.app import Check, make_app
 from gateway.web.metrics import Metrics
 from gateway.web.server import WebServer
@@ -102,19 +99,13 @@ class Node:
         self._recover()
         self._associations = OpenAssociations()
         self._scp = self._make_scp()
-        self._executor = LocalExecutor(_worker_settings(settings), log)
-        dispatch = _dispatch_settings(settings, self._spool.root, self._results.root)
+        self._executor = LocalExecutor(worker_settings(settings), log)
+        dispatch = dispatch_settings(settings, self._spool.root, self._results.root)
         self._dispatcher = Dispatcher(self._journal, self._executor, dispatch, clock, log)
         self._senders = [
-            Sender(self._journal, each, clock, log) for each in _senders(settings, self._results.root)
+            Sender(self._journal, each, clock, log) for each in sender_settings(settings, self._results.root)
         ]
-        rules = SweepRules(
-            completion=completion_rules(settings),
-            routes=routes(settings),
-            cards=cards(settings),
-            live=settings.results.status == "live",
-        )
-        self._sweeper = Sweeper(self._journal, self._associations.count, rules, clock, log)
+        self._sweeper = Sweeper(self._journal, self._associations.count, sweep_rules(settings), clock, log)
         self._web: WebServer | None = None
 
     def start(self) -> None:
@@ -255,51 +246,3 @@ def _bind(setting: str, listen: Callable[[], T]) -> T:
             "PORT_NOT_FREE",
             f"{setting} cannot be used: {error.strerror}. Stop what listens there, or correct host and port.",
         ) from error
-
-
-def _worker_settings(settings: Settings) -> WorkerSettings:
-    return WorkerSettings(
-        device=settings.workers.device,
-        cards=tuple(dict.fromkeys(cards(settings).values())),
-        card_folders=tuple(str(folder) for folder in settings.model_dirs),
-        heartbeat_s=settings.workers.heartbeat,
-    )
-
-
-def _dispatch_settings(settings: Settings, spool_root: Path, results_root: Path) -> DispatchSettings:
-    workers = settings.workers
-    return DispatchSettings(
-        spool_root=spool_root,
-        results_root=results_root,
-        card_folders=settings.model_dirs,
-        device=workers.device,
-        series_number_base=settings.results.series_number_base,
-        software_version=__version__,
-        max_attempts=workers.max_attempts,
-        retry_after_s=workers.retry_after,
-        job_timeout_s=workers.job_timeout,
-        lease_s=workers.lease,
-    )
-
-
-def _senders(settings: Settings, results_root: Path) -> Sequence[SenderSettings]:
-    delivery = settings.delivery
-    policy = Policy(
-        first_retry_s=delivery.first_retry,
-        factor=delivery.factor,
-        longest_wait_s=delivery.longest_wait,
-        give_up_after_s=delivery.give_up_after,
-        refused_attempts=delivery.refused_attempts,
-    )
-    return [
-        SenderSettings(
-            destination=name,
-            address=Address(name, peer.ae_title, peer.host, peer.port),
-            calling_ae_title=settings.dicom.ae_title,
-            results_root=results_root,
-            policy=policy,
-            timeout_s=delivery.timeout,
-        )
-        for name, peer in settings.peers.items()
-        if peer.port is not None and not why_held(settings, name)
-    ]

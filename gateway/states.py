@@ -32,7 +32,7 @@ class SeriesEvent(StrEnum):
 
 
 class JobState(StrEnum):
-    """One model run on one series revision."""
+    """One model run on one part of a series revision."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -50,6 +50,7 @@ class JobEvent(StrEnum):
     INTERRUPTED = "interrupted"
     GAVE_UP = "gave_up"
     SUPERSEDED = "superseded"
+    ADOPTED = "adopted"
 
 
 class DeliveryState(StrEnum):
@@ -116,6 +117,11 @@ JOB: Machine[JobState, JobEvent] = Machine(
         (JobState.RUNNING, JobEvent.INTERRUPTED): JobState.QUEUED,
         (JobState.RUNNING, JobEvent.GAVE_UP): JobState.FAILED,
         (JobState.QUEUED, JobEvent.SUPERSEDED): JobState.FAILED,
+        # A later revision has the same instances in the part: the job is its job, as far as it is.
+        (JobState.QUEUED, JobEvent.ADOPTED): JobState.QUEUED,
+        (JobState.RUNNING, JobEvent.ADOPTED): JobState.RUNNING,
+        (JobState.DONE, JobEvent.ADOPTED): JobState.DONE,
+        (JobState.FAILED, JobEvent.ADOPTED): JobState.FAILED,
     },
 )
 

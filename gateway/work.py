@@ -79,6 +79,8 @@ def main() -> None:
     settings = requests.get()
     if not isinstance(settings, WorkerSettings):
         raise SystemExit("the first message must be the settings")
+    if settings.memory_limit_bytes is not None:
+        limit_memory(settings.memory_limit_bytes)
     threading.Thread(target=line.beat, args=(settings.heartbeat_s,), name="heartbeat", daemon=True).start()
     serve_requests(line, settings, requests, log)
 
@@ -100,6 +102,11 @@ def serve_requests(
             line.lease_id = request.lease_id
             line.send(runner.run(request, line.send))
             line.lease_id = ""
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Refuse this process more writable memory than that; it sees a MemoryError then, and lives on."""
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
 
 def take_over_standard_streams() -> Line:

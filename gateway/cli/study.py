@@ -45,7 +45,7 @@ def list_series(config: ConfigOption, limit: LimitOption = 50, as_json: JsonOpti
     """One line for each series (and revision of it) that arrived.
 
     With --json: {"series": [...]}, each with study_instance_uid, series_instance_uid, revision,
-    modality, description, instances, source, state, decision, results, deliveries, opened_at.
+    modality, description, instances, source, state, parts, decision, job, results, deliveries, opened_at.
     """
     from gateway.cli.study_view import print_list, story, summary
 
@@ -83,9 +83,10 @@ def explain(
 ) -> None:
     """Why a series did or did not get a result: every decision in order, from its record.
 
-    With --json: {"series": [...]}, each with the columns of list and evidence, verdict, decision
-    (routes with every condition: wanted, seen, matched), conflicts, jobs (attempts, failure, results
-    with deliveries), events. With --refusals: {"refusals": [...]} with at, subject, name, reason, details.
+    With --json: {"series": [...]}, each with the columns of list and evidence, verdict and decision
+    (routes with every condition: wanted, seen, matched), both with parts for the volumes of the series,
+    conflicts, jobs (part, attempts, failure, results with deliveries), events.
+    With --refusals: {"refusals": [...]} with at, subject, name, reason, details.
     """
     from gateway.cli.study_view import print_refusals, print_story
 

@@ -54,12 +54,21 @@ def summary(each: Record) -> Record:
     keys = ("study_instance_uid", "series_instance_uid", "revision", "modality", "description", "instances")
     return {
         **{key: each[key] for key in (*keys, "source", "state")},
+        "parts": len(_parts(each)),
         "decision": each["name"],
-        "job": each["jobs"][-1]["state"] if each["jobs"] else None,
+        "job": _job_states(each["jobs"]),
         "results": [result["kind"] for result in results],
         "deliveries": dict(deliveries),
         "opened_at": each["opened_at"],
     }
+
+
+def _job_states(jobs: Sequence[Record]) -> str | None:
+    """State of the only job; of several, how many are in each state."""
+    states = Counter(job["state"] for job in jobs)
+    if len(jobs) <= 1:
+        return next(iter(states), None)
+    return ", ".join(f"{count} {state}" for state, count in states.items())
 
 
 def waiting_deliveries(stories: Sequence[Record]) -> list[Record]:
@@ -94,7 +103,7 @@ def _cells(row: Record) -> dict[str, str]:
         "FROM": row["source"],
         "N": str(row["instances"]),
         "STATE": row["state"],
-        "DECISION": row["decision"] or "-",
+        "DECISION": (row["decision"] or "-") + (f" ({row['parts']} parts)" if row["parts"] > 1 else ""),
         "JOB": row["job"] or "-",
         "RESULTS": ", ".join(row["results"]) or "-",
         "DELIVERY": ", ".join(f"{count} {state}" for state, count in row["deliveries"].items()) or "-",
@@ -108,9 +117,9 @@ def print_state(each: Record, out: Console) -> None:
     _line(out, "state", each["state"])
     _line(out, "decision", f"{each['name']}: {each['reason']}" if each["name"] else "not decided yet")
     if each["verdict"]:
-        _line(out, "geometry", f"{each['verdict']['code']}: {each['verdict']['reason']}")
+        _line(out, "geometry", _verdict(each["verdict"]))
     for job in each["jobs"]:
-        _line(out, f"job {job['id']}", _job(job))
+        _line(out, f"job {job['id']}", _job(job, each))
         for result in job["results"]:
             _line(out, result["kind"], f"SOP Instance {result['sop_instance_uid']}")
             _line(out, "", f"series {result['series_instance_uid']}")
@@ -132,15 +141,48 @@ def print_story(each: Record, out: Console) -> None:
         out.print()
         return
     _line(out, "complete", f"{clock_text(each['decided_at'])} {each['evidence']['reason']}")
-    verdict = each["verdict"]
-    _line(out, "geometry", f"{verdict['code']}: {verdict['reason']}")
+    parts = _parts(each)
+    if len(parts) > 1:
+        verdict = each["verdict"]
+        _line(out, "geometry", f"{verdict['verdict']} {verdict['code']}: {len(parts)} parts")
+        for number, (label, verdict, decision) in enumerate(parts, start=1):
+            _line(out, f"part {number}", label)
+            _print_decided(verdict, decision, out)
+    else:
+        _print_decided(each["verdict"], each["decision"], out)
+    for job in each["jobs"]:
+        _print_job(job, each, out)
+    for event in each["events"]:
+        if event["name"] == "JOB_ADOPTED":
+            _line(out, "", f"{clock_text(event['at'])} {event['reason']}")
+    out.print()
+
+
+def _parts(each: Record) -> list[tuple[str, Record, Record]]:
+    """What each part is, its verdict and its decision; nothing where neither was looked for."""
+    verdicts = (each["verdict"] or {}).get("parts", ())
+    decisions = (each["decision"] or {}).get("parts", ())
+    found = []
+    for verdict, decision in zip(verdicts, decisions, strict=True):
+        count = verdict["images"]
+        images = f"{count} image{'' if count == 1 else 's'}"
+        found.append((f"{verdict['label']} ({images})", verdict, decision))
+    return found
+
+
+def _print_decided(verdict: Record, decision: Record, out: Console) -> None:
+    """Geometry, routes and decision of a series, or of one part of it."""
+    _line(out, "geometry", _verdict(verdict))
     for note in verdict["notes"]:
         _line(out, "", f"{note['code']}: {note['text']}")
-    _print_routes(each["decision"]["routes"], out)
-    _line(out, "decision", f"{each['name']}: {each['reason']}")
-    for job in each["jobs"]:
-        _print_job(job, out)
-    out.print()
+    _print_routes(decision["routes"], out)
+    _line(out, "decision", f"{decision['name']}: {decision['reason']}")
+
+
+def _verdict(verdict: Record) -> str:
+    same = verdict["verdict"] == verdict["code"]
+    name = verdict["code"] if same else f"{verdict['verdict']} {verdict['code']}"
+    return f"{name}: {verdict['reason']}"
 
 
 def print_refusals(refusals: Sequence[Record], out: Console) -> None:
@@ -164,8 +206,8 @@ def _print_routes(routes: Sequence[Record], out: Console) -> None:
             _line(out, "", f"  {verdict}  {wanted:<36}  seen: {condition['seen']}")
 
 
-def _print_job(job: Record, out: Console) -> None:
-    _line(out, f"job {job['id']}", _job(job))
+def _print_job(job: Record, each: Record, out: Console) -> None:
+    _line(out, f"job {job['id']}", _job(job, each))
     _print_events(job["events"], out)
     for result in job["results"]:
         identity = f"SOP Instance {result['sop_instance_uid']}, series {result['series_instance_uid']}"
@@ -187,12 +229,14 @@ def _print_events(events: Sequence[Record], out: Console, indent: str = "") -> N
             _line(out, "", f"{indent}{clock_text(event['at'])} {event['name']}: {event['reason']}")
 
 
-def _job(job: Record) -> str:
+def _job(job: Record, each: Record) -> str:
+    labels = {part["key"]: part["label"] for part in (each["verdict"] or {}).get("parts", ())}
+    part = f"{labels.get(job['part'], job['part'])}: " if job["part"] else ""
     attempts = f"{job['attempts']} attempt{'' if job['attempts'] == 1 else 's'}"
     interruptions = f", {job['interruptions']} interrupted by restarts" if job["interruptions"] else ""
     failure = f"; {job['failure_name']}: {job['failure_reason']}" if job["failure_name"] else ""
-    text = f"model {job['model']} (card {job['card']}): {job['state']}, {attempts}{interruptions}{failure}"
-    return text
+    model = f"model {job['model']} (card {job['card']})"
+    return f"{part}{model}: {job['state']}, {attempts}{interruptions}{failure}"
 
 
 def _delivery(delivery: Record) -> str:

@@ -6,24 +6,24 @@ failed. Waiting is measured on the monotonic clock, so a jump of the wall clock 
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway import failpoint
 from gateway.clock import Clock
 from gateway.errors import LostRace
+from gateway.jobs.checks import refusal, result_damage
 from gateway.jobs.executor import LocalExecutor
 from gateway.jobs.messages import Died, Done, Event, Failed, Heartbeat, JobRequest, Progress, Ready
 from gateway.journal import Journal
-from gateway.journal.records import ClaimedJob, Failure, NewResult
+from gateway.journal.records import ClaimedJob, Failure, Member, NewResult
 from gateway.states import JobEvent
 
 RESULT_ORDER = ("seg", "sr", "overview")
@@ -31,7 +31,13 @@ RESULT_ORDER = ("seg", "sr", "overview")
 
 _POLL_S = 0.1
 _DISK_TROUBLE_WAIT_S = 1.0
-_MOST_INTERRUPTIONS = 20
+_STAGES = {
+    "read": "while reading the pixels",
+    "segment": "while the model was running",
+    "measure": "while measuring",
+    "write": "while writing the results",
+    "verify": "while checking the results",
+}
 _STOPPED = Failure(
     "GATEWAY_STOPPED", "The gateway was stopped while this job was running; it runs again after the start."
 )
@@ -61,7 +67,13 @@ class _Running:
     started_s: float
     heard_s: float
     renewed_s: float
+    stage: str = ""
     killed_because: Failure | None = None
+
+    @property
+    def doing(self) -> str:
+        """What the worker was doing when it was last heard of."""
+        return _STAGES.get(self.stage, "while running this series")
 
 
 class Dispatcher:
@@ -139,6 +151,7 @@ class Dispatcher:
         if event.lease_id != running.job.lease_id:
             return
         if isinstance(event, Heartbeat | Progress):
+            running.stage = event.stage if isinstance(event, Progress) else running.stage
             self._renew(running)
         elif isinstance(event, Done):
             self._finish(running.job, event)
@@ -152,7 +165,7 @@ class Dispatcher:
         limit = self._settings.max_attempts
         died = Failure(
             "WORKER_DIED",
-            f"The worker ended with {event.ending} while running this series, "
+            f"The worker ended with {event.ending} {running.doing}, "
             f"{running.job.attempts} of {limit} attempts.",
         )
         failure = running.killed_because or died
@@ -174,14 +187,14 @@ class Dispatcher:
         if now_s - running.heard_s > settings.lease_s:
             running.killed_because = Failure(
                 "WORKER_SILENT",
-                f"The worker gave no sign of life for {settings.lease_s:.0f} s and was ended, "
-                f"{attempts} of {settings.max_attempts} attempts.",
+                f"The worker gave no sign of life for {settings.lease_s:.0f} s {running.doing} and was "
+                f"ended, {attempts} of {settings.max_attempts} attempts.",
             )
         elif now_s - running.started_s > settings.job_timeout_s:
             running.killed_because = Failure(
                 "JOB_TIMEOUT",
-                f"The model ran for more than {settings.job_timeout_s:.0f} s (workers.job_timeout) and was "
-                f"ended, {attempts} of {settings.max_attempts} attempts.",
+                f"The job took more than {settings.job_timeout_s:g} s (workers.job_timeout) and was ended "
+                f"{running.doing}, {attempts} of {settings.max_attempts} attempts.",
             )
         else:
             return
@@ -198,22 +211,30 @@ class Dispatcher:
         if job is None:
             return
         failpoint.reach("dispatch.claimed")
-        self._log.info("job_claimed", job=job.id, series=job.series_id, model=job.model, attempt=job.attempts)
+        self._log.info(
+            "job_claimed",
+            job=job.id,
+            series=job.series_id,
+            part=job.part,
+            model=job.model,
+            attempt=job.attempts,
+        )
         mono_s = self._clock.monotonic_s()
         self._running = _Running(job, started_s=mono_s, heard_s=mono_s, renewed_s=mono_s)
-        files = [self._settings.spool_root / m.path for m in self._journal.members(job.series_id)]
-        refusal = _refusal(job, files)
-        if refusal is not None:
-            self._events.append(refusal)
+        members = self._journal.members(job.series_id)
+        refused = refusal(job, members, self._settings.spool_root)
+        if refused is not None:
+            self._events.append(refused)
             return
-        self._executor.submit(self._request(job, files), worker_pid)
+        self._executor.submit(self._request(job, members), worker_pid)
 
-    def _request(self, job: ClaimedJob, files: Sequence[Path]) -> JobRequest:
+    def _request(self, job: ClaimedJob, members: Sequence[Member]) -> JobRequest:
         settings = self._settings
         return JobRequest(
             job_id=job.id,
             lease_id=job.lease_id,
-            files=tuple(str(path) for path in files),
+            files=tuple(str(settings.spool_root / member.path) for member in members),
+            part=job.part,
             card=job.card,
             card_folders=tuple(str(folder) for folder in settings.card_folders),
             device=settings.device,
@@ -264,39 +285,5 @@ class Dispatcher:
         self._log.error("job_failed", job=job.id, failure=failure.name, reason=failure.reason)
 
 
-def result_damage(results_root: Path, result: NewResult) -> str:
-    """What is wrong with a result file, or an empty text: inside the folder, its size, its SHA-256."""
-    relative = PurePosixPath(result.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        return f"The path of the {result.kind} leaves the results folder."
-    path = results_root / relative
-    if not path.is_file():
-        return f"The file of the {result.kind} is missing."
-    if path.stat().st_size != result.size_bytes or file_digest(path) != result.digest:
-        return f"The file of the {result.kind} does not have the size and SHA-256 that the worker reported."
-    return ""
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as lower-case hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _delivery_order(result: NewResult) -> int:
     return RESULT_ORDER.index(result.kind) if result.kind in RESULT_ORDER else len(RESULT_ORDER)
-
-
-def _refusal(job: ClaimedJob, files: Sequence[Path]) -> Failed | None:
-    """Why a job is not even given to the worker."""
-    if job.interruptions > _MOST_INTERRUPTIONS:
-        sentence = f"The gateway ended {job.interruptions} times while this job was running."
-        return Failed(job.lease_id, "INTERRUPTED_TOO_OFTEN", sentence, retryable=False)
-    missing = [path for path in files if not path.is_file()]
-    if not missing:
-        return None
-    sentence = (
-        f"{len(missing)} of {len(files)} stored instances are not in the spool any more, the first is "
-        f"{missing[0].name}: check the disk of data_dir, then send the series again."
-    )
-    return Failed(job.lease_id, "INSTANCE_FILE_MISSING", sentence, retryable=False)

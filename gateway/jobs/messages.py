@@ -11,12 +11,13 @@ from gateway.journal.records import NewResult
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """First message to a fresh worker: where to run, what to warm, how often to show life."""
+    """First message to a fresh worker: where to run, what to warm, how often to show life, what to take."""
 
     device: str
     cards: tuple[str, ...]
     card_folders: tuple[str, ...]
     heartbeat_s: float
+    memory_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class JobRequest:
     lease_id
         Comes back in every answer, so that a late answer to an old attempt is recognised.
     files
-        Absolute paths of the stored instances; the names of our own digests.
+        Absolute paths of all stored instances of the series; the names of our own digests.
+    part
+        Key of the sub-volume to run on; empty when the series is one volume.
     created_at_s
         Time of the job's row: results carry it, so that a repeated run writes the same bytes.
     """
@@ -36,6 +39,7 @@ class JobRequest:
     job_id: int
     lease_id: str
     files: tuple[str, ...]
+    part: str
     card: str
     card_folders: tuple[str, ...]
     device: str

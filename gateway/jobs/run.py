@@ -57,7 +57,7 @@ class Runner:
             return Failed(lease_id, error.name, error.reason, retryable=True)
         except Exception as error:  # noqa: BLE001 - one series must not end the worker
             self._log.error("job_error", job=request.job_id, error=type(error).__name__, places=places(error))
-            return _unforeseen(lease_id, error, self._device)
+            return _unforeseen(lease_id, error, self._device, self._settings.memory_limit_bytes)
 
     def _run(self, request: JobRequest, send: Callable[[WorkerEvent], None]) -> Done:
         def progress(stage: str, fraction: float) -> None:
@@ -68,6 +68,7 @@ class Runner:
             series_number_base=request.series_number_base,
             software_version=request.software_version,
             revision=request.revision,
+            part_key=request.part,
         )
         model = self._model(request.card, request.card_folders)
         outcome = run_series([Path(file) for file in request.files], model, options, progress)
@@ -100,12 +101,14 @@ def _store(spool: Spool, result: ResultFile) -> NewResult:
     )
 
 
-def _unforeseen(lease_id: str, error: Exception, device: str) -> Failed:
+def _unforeseen(lease_id: str, error: Exception, device: str, memory_limit_bytes: int | None) -> Failed:
     """An error without a name; its text may quote a header, so only its type is kept."""
     kind = type(error).__name__
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
         _release_memory(device)
         sentence = f"The memory of {device} was not enough for this series ({kind})."
+        if memory_limit_bytes is not None:
+            sentence += f" workers.memory_limit is {memory_limit_bytes / 2**30:.1f} GiB."
         return Failed(lease_id, "OUT_OF_MEMORY", sentence, retryable=True)
     if isinstance(error, OSError):
         sentence = f"Reading or writing failed ({error.strerror or kind}): check the disk of data_dir."

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.errors import LostRace
 from gateway.journal.connection import Transaction
 from gateway.journal.records import Failure
-from gateway.states import Event, Machine, State
+from gateway.states import DeliveryState, Event, Machine, State
 
 
 def as_json(value: Any) -> str:
@@ -60,6 +60,15 @@ def take_edge(
             "LOST_RACE", f"{machine.name} {row_id} is not {state} any more; {event} was not applied."
         )
     write_event(work, machine.name, row_id, event, reason, at, states=(state, to_state))
+
+
+def open_delivery(work: Transaction, result_id: int, kind: str, destination: str, at: float) -> None:
+    """Enter a result into the outbox of a destination."""
+    delivery_id = work.insert(
+        "insert_delivery", {"result_id": result_id, "destination": destination, "at": at}
+    )
+    states = (None, DeliveryState.PENDING)
+    write_event(work, "delivery", delivery_id, "created", f"{kind} for {destination}.", at, states=states)
 
 
 def failure_columns(failure: Failure | None) -> dict[str, str | None]:

@@ -10,15 +10,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from sqlite3 import Row
 from typing import Any
 
 from gateway.errors import LostRace
+from gateway.header import Facts
 from gateway.journal.connection import Transaction, WriteConnection
-from gateway.journal.edges import as_json, failure_columns, take_edge, write_event
+from gateway.journal.edges import as_json, failure_columns, open_delivery, take_edge, write_event
+from gateway.journal.enter import enter
 from gateway.journal.records import (
     ClaimedDelivery,
     ClaimedJob,
     Failure,
+    Json,
     Member,
     NewInstance,
     NewResult,
@@ -26,16 +30,14 @@ from gateway.journal.records import (
     ReceivingSeries,
     SeriesDecision,
 )
+from gateway.journal.settle import settle
 from gateway.states import (
     DELIVERY,
     JOB,
-    SERIES,
     DeliveryEvent,
     DeliveryState,
     JobEvent,
     JobState,
-    SeriesEvent,
-    SeriesState,
 )
 
 
@@ -64,62 +66,8 @@ class Journal:
         Same UID and same bytes: counted. Same UID and other bytes: both kept, the first stays the
         member of the series. A series that was already decided gets a new revision.
         """
-        header = instance.header
-        row: dict[str, Any] = {
-            "sop_instance_uid": header.sop_instance_uid,
-            "digest": instance.digest,
-            "sop_class_uid": header.sop_class_uid,
-            "transfer_syntax_uid": instance.transfer_syntax_uid,
-            "study_instance_uid": header.study_instance_uid,
-            "series_instance_uid": header.series_instance_uid,
-            "path": instance.path,
-            "size_bytes": instance.size_bytes,
-            "facts": as_json(header.facts),
-            "source": instance.source,
-            "received_at": at,
-        }
         with self._connection.transaction() as work:
-            same = work.one("find_same_instance", row)
-            if same is not None:
-                work.run("count_copy", {"id": same["id"]})
-                return Receipt.DUPLICATE
-            series_id, revision = self._series_for(work, row, at)
-            first = work.one("find_member_with_uid", row)
-            role = "member" if first is None else "conflict"
-            work.run("insert_instance", {**row, "first_revision": revision, "role": role})
-            if first is None:
-                work.run("grow_series", {"id": series_id, "at": at, "source": instance.source})
-                return Receipt.STORED
-            moved = first["series_instance_uid"] != header.series_instance_uid
-            where = f" in series {first['series_instance_uid']}" if moved else ""
-            write_event(
-                work,
-                "series",
-                series_id,
-                "DUPLICATE_SOP_INSTANCE",
-                f"SOP Instance {header.sop_instance_uid} arrived again with other bytes: both are kept, "
-                f"the first one is used{where}.",
-                at,
-                details={"first_digest": first["digest"], "other_digest": instance.digest},
-            )
-            return Receipt.CONFLICT
-
-    def _series_for(self, work: Transaction, row: dict[str, Any], at: float) -> tuple[int, int]:
-        """The receiving revision of the instance's series; opens one where there is none."""
-        newest = work.one("newest_revision", row)
-        conflict = work.one("find_member_with_uid", row) is not None
-        if newest is not None and (newest["state"] == SeriesState.RECEIVING or conflict):
-            return int(newest["id"]), int(newest["revision"])
-        revision = 1 if newest is None else int(newest["revision"]) + 1
-        series_id = work.insert("open_revision", {**row, "revision": revision, "at": at})
-        reason = (
-            "First instance of the series."
-            if revision == 1
-            else f"An instance arrived after revision {revision - 1} was decided: "
-            f"this is revision {revision}."
-        )
-        write_event(work, "series", series_id, "opened", reason, at, states=(None, SeriesState.RECEIVING))
-        return series_id, revision
+            return enter(work, instance, at)
 
     # -- sweep --------------------------------------------------------------------------------
 
@@ -130,10 +78,7 @@ class Journal:
     def members(self, series_id: int) -> list[Member]:
         """The instances of a series revision, in order of arrival."""
         rows = self._connection.query("members_of_series", {"series_id": series_id})
-        return [
-            Member(**{**dict(row), "facts": {k: tuple(v) for k, v in json.loads(row["facts"]).items()}})
-            for row in rows
-        ]
+        return [Member(**{**dict(row), **_facts(row)}) for row in rows]
 
     def is_own_result_series(self, series_instance_uid: str) -> bool:
         """True if this gateway made the series itself (loop guard)."""
@@ -141,48 +86,13 @@ class Journal:
             self._connection.query("is_own_result_series", {"series_instance_uid": series_instance_uid})
         )
 
-    def decide_series(self, series: ReceivingSeries, decision: SeriesDecision, at: float) -> int | None:
-        """Complete a series and act on the decision, in one transaction; returns the job's id.
+    def decide_series(self, series: ReceivingSeries, decision: SeriesDecision, at: float) -> tuple[int, ...]:
+        """Complete a series and act on the decision, in one transaction; returns the ids of its jobs.
 
         Raises LostRace if an instance arrived since ``series`` was read.
         """
         with self._connection.transaction() as work:
-            counted = {"id": series.id, "instance_count": series.instance_count}
-            if work.one("lock_series_count", counted) is None:
-                raise LostRace("LOST_RACE", f"series {series.id} grew while it was being decided.")
-            settled = (SeriesState.RECEIVING, SeriesEvent.SETTLED)
-            take_edge(work, SERIES, series.id, settled, str(decision.evidence.get("reason", "")), at)
-            work.run(
-                "record_decision",
-                {
-                    "id": series.id,
-                    "evidence": as_json(decision.evidence),
-                    "verdict": as_json(decision.verdict),
-                    "decision": as_json(decision.decision),
-                    "at": at,
-                },
-            )
-            event = (
-                SeriesEvent.ROUTE_MATCHED
-                if decision.job
-                else SeriesEvent.GEOMETRY_REFUSED
-                if decision.refused
-                else SeriesEvent.NO_ROUTE
-            )
-            reason = f"{decision.name}: {decision.reason}"
-            take_edge(work, SERIES, series.id, (SeriesState.COMPLETE, event), reason, at)
-            if decision.job is None:
-                return None
-            job = {
-                "series_id": series.id,
-                "model": decision.job.model,
-                "card": decision.job.card,
-                "destinations": as_json(decision.job.destinations),
-                "at": at,
-            }
-            job_id = work.insert("insert_job", job)
-            write_event(work, "job", job_id, "created", decision.reason, at, states=(None, JobState.QUEUED))
-            return job_id
+            return settle(work, series, decision, at)
 
     # -- jobs ---------------------------------------------------------------------------------
 
@@ -205,8 +115,7 @@ class Journal:
             assert job is not None  # noqa: S101 - selected in this transaction
             reason = f"Attempt {job['attempts']}."
             take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.CLAIMED), reason, at)
-            fields = {**dict(job), "destinations": tuple(json.loads(job["destinations"]))}
-            return ClaimedJob(lease_id=lease_id, **fields)
+            return ClaimedJob(lease_id=lease_id, **dict(job))
 
     def _supersede_jobs(self, work: Transaction, at: float) -> None:
         for row in work.run("outdated_jobs", {}).fetchall():
@@ -226,24 +135,14 @@ class Journal:
     ) -> None:
         """Done: result rows, outbox rows and the job's state in one transaction."""
         with self._connection.transaction() as work:
-            self._under_lease(work, job)
+            destinations = json.loads(self._under_lease(work, job)["destinations"])
             reason = f"{len(results)} results stored."
             take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.SUCCEEDED), reason, at)
             work.run("close_job", {**failure_columns(None), "id": job.id, "at": at, "run": as_json(run)})
             for result in results:
                 result_id = work.insert("insert_result", {**vars(result), "job_id": job.id, "at": at})
-                for destination in job.destinations:
-                    row = {"result_id": result_id, "destination": destination, "at": at}
-                    delivery_id = work.insert("insert_delivery", row)
-                    write_event(
-                        work,
-                        "delivery",
-                        delivery_id,
-                        "created",
-                        f"{result.kind} for {destination}.",
-                        at,
-                        states=(None, DeliveryState.PENDING),
-                    )
+                for destination in destinations:
+                    open_delivery(work, result_id, result.kind, destination, at)
 
     def requeue_job(
         self, job: ClaimedJob, event: JobEvent, failure: Failure, not_before: float, at: float
@@ -264,9 +163,12 @@ class Journal:
             take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.GAVE_UP), reason, at)
             work.run("close_job", {**failure_columns(failure), "id": job.id, "at": at, "run": None})
 
-    def _under_lease(self, work: Transaction, job: ClaimedJob) -> None:
-        if work.one("job_under_lease", {"id": job.id, "lease_id": job.lease_id}) is None:
+    def _under_lease(self, work: Transaction, job: ClaimedJob) -> Row:
+        """The row of a job as it is now: a later revision may have adopted it since it was claimed."""
+        row = work.one("job_under_lease", {"id": job.id, "lease_id": job.lease_id})
+        if row is None:
             raise LostRace("LEASE_LOST", f"job {job.id} is not leased to us any more.")
+        return row
 
     # -- deliver ------------------------------------------------------------------------------
 
@@ -364,6 +266,14 @@ class Journal:
         tables = ("series", "job", "delivery")
         counts = {t: {r["state"]: r["n"] for r in self._connection.query(f"{t}_counts")} for t in tables}
         return {**counts, "instance": {"stored": self._connection.query("instance_count")[0]["n"]}}
+
+
+def _facts(row: Row) -> Json:
+    def facts(record: Json) -> Facts:
+        return {keyword: tuple(values) for keyword, values in record.items()}
+
+    frames = json.loads(row["frames"]) if row["frames"] else ()
+    return {"facts": facts(json.loads(row["facts"])), "frames": tuple(map(facts, frames))}
 
 
 def _superseded(row: Mapping[str, Any]) -> Failure:

@@ -31,9 +31,9 @@ UPDATE series SET instance_count = instance_count + 1, last_instance_at = :at, s
 
 -- name: insert_instance
 INSERT INTO instance (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, study_instance_uid,
-                      series_instance_uid, first_revision, role, path, size_bytes, facts, source, received_at)
+                      series_instance_uid, first_revision, role, path, size_bytes, facts, frames, source, received_at)
 VALUES (:sop_instance_uid, :digest, :sop_class_uid, :transfer_syntax_uid, :study_instance_uid,
-        :series_instance_uid, :first_revision, :role, :path, :size_bytes, :facts, :source, :received_at);
+        :series_instance_uid, :first_revision, :role, :path, :size_bytes, :facts, :frames, :source, :received_at);
 
 -- name: receiving_series
 SELECT id, study_instance_uid, series_instance_uid, revision, source, instance_count, opened_at, last_instance_at
@@ -41,7 +41,7 @@ FROM series WHERE state = 'receiving' ORDER BY id;
 
 -- name: members_of_series
 SELECT instance.sop_instance_uid, instance.digest, instance.sop_class_uid, instance.transfer_syntax_uid,
-       instance.path, instance.size_bytes, instance.facts
+       instance.path, instance.size_bytes, instance.facts, instance.frames
 FROM instance JOIN series USING (study_instance_uid, series_instance_uid)
 WHERE series.id = :series_id AND instance.role = 'member' AND instance.first_revision <= series.revision
 ORDER BY instance.id;
@@ -53,26 +53,47 @@ SELECT 1 FROM series WHERE id = :id AND instance_count = :instance_count;
 UPDATE series SET evidence = :evidence, verdict = :verdict, decision = :decision, decided_at = :at WHERE id = :id;
 
 -- name: insert_job
-INSERT INTO job (series_id, model, card, destinations, state, not_before, created_at)
-VALUES (:series_id, :model, :card, :destinations, 'queued', :at, :at);
+INSERT INTO job (series_id, part, input_digest, model, card, destinations, state, not_before, created_at)
+VALUES (:series_id, :part, :input_digest, :model, :card, :destinations, 'queued', :at, :at);
+
+-- name: jobs_on_same_input
+-- Of earlier revisions, the newest first. What was superseded was not finished, so it is no job to take over.
+SELECT job.id, job.state, job.part, series.id AS series_id, series.revision
+FROM job JOIN series ON series.id = job.series_id
+WHERE series.study_instance_uid = :study_instance_uid AND series.series_instance_uid = :series_instance_uid
+  AND series.revision < :revision AND job.model = :model AND job.card = :card
+  AND job.input_digest = :input_digest AND job.failure_name IS NOT 'SUPERSEDED'
+ORDER BY series.revision DESC, job.id;
+
+-- name: adopt_job
+UPDATE job SET series_id = :series_id, part = :part, destinations = :destinations WHERE id = :id;
+
+-- name: results_without_delivery
+SELECT id, kind FROM result WHERE job_id = :job_id AND NOT EXISTS (
+  SELECT 1 FROM delivery WHERE delivery.result_id = result.id AND delivery.destination = :destination)
+ORDER BY id;
 
 -- name: next_queued_job
 -- A row that waits for longer than anything may wait was written before the clock was set back.
-SELECT id FROM job WHERE state = 'queued' AND (not_before <= :at OR not_before > :at + :longest_wait_s)
-ORDER BY id LIMIT 1;
+-- While a later revision is being received, it is not known yet whether this job is still wanted.
+SELECT job.id FROM job JOIN series ON series.id = job.series_id
+WHERE job.state = 'queued' AND (job.not_before <= :at OR job.not_before > :at + :longest_wait_s) AND NOT EXISTS (
+  SELECT 1 FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
+    AND newer.series_instance_uid = series.series_instance_uid AND newer.revision > series.revision)
+ORDER BY job.id LIMIT 1;
 
 -- name: outdated_jobs
 SELECT job.id, series.revision, newer.revision AS newest_revision
 FROM job JOIN series ON series.id = job.series_id
 JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
   AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
-WHERE job.state = 'queued' ORDER BY job.id;
+WHERE job.state = 'queued' AND newer.state <> 'receiving' ORDER BY job.id;
 
 -- name: take_lease
 UPDATE job SET attempts = attempts + 1, lease_id = :lease_id, lease_expires_at = :lease_expires_at WHERE id = :id;
 
 -- name: job_to_run
-SELECT job.id, job.series_id, job.model, job.card, job.destinations, job.attempts, job.interruptions, job.created_at,
+SELECT job.id, job.series_id, job.part, job.model, job.card, job.attempts, job.interruptions, job.created_at,
        series.study_instance_uid, series.series_instance_uid, series.revision
 FROM job JOIN series ON series.id = job.series_id WHERE job.id = :id;
 
@@ -80,7 +101,7 @@ FROM job JOIN series ON series.id = job.series_id WHERE job.id = :id;
 UPDATE job SET lease_expires_at = :lease_expires_at WHERE id = :id AND lease_id = :lease_id AND state = 'running';
 
 -- name: job_under_lease
-SELECT 1 FROM job WHERE id = :id AND lease_id = :lease_id AND state = 'running';
+SELECT destinations FROM job WHERE id = :id AND lease_id = :lease_id AND state = 'running';
 
 -- name: running_jobs
 SELECT id, lease_id, attempts, interruptions FROM job WHERE state = 'running';
@@ -107,9 +128,19 @@ INSERT INTO delivery (result_id, destination, state, next_attempt_at, created_at
 VALUES (:result_id, :destination, 'pending', :at, :at);
 
 -- name: next_delivery
--- As for jobs: a clock that was set back must not hold the outbox.
-SELECT id FROM delivery WHERE state = 'pending' AND destination = :destination
-AND (next_attempt_at <= :at OR next_attempt_at > :at + :longest_wait_s) ORDER BY id LIMIT 1;
+-- As for jobs: a clock that was set back must not hold the outbox, and results of a series that is being received
+-- again wait. Of a result set that the destination has in part, the rest is still sent.
+SELECT delivery.id FROM delivery JOIN result ON result.id = delivery.result_id JOIN job ON job.id = result.job_id
+JOIN series ON series.id = job.series_id
+WHERE delivery.state = 'pending' AND delivery.destination = :destination
+AND (delivery.next_attempt_at <= :at OR delivery.next_attempt_at > :at + :longest_wait_s)
+AND (NOT EXISTS (
+  SELECT 1 FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
+    AND newer.series_instance_uid = series.series_instance_uid AND newer.revision > series.revision)
+  OR EXISTS (
+  SELECT 1 FROM delivery AS other JOIN result AS sibling ON sibling.id = other.result_id
+  WHERE sibling.job_id = job.id AND other.destination = delivery.destination AND other.state IN ('sending', 'sent')))
+ORDER BY delivery.id LIMIT 1;
 
 -- name: outdated_deliveries
 -- Of a result set that the destination has in part, the rest is still sent.
@@ -118,7 +149,8 @@ FROM delivery JOIN result ON result.id = delivery.result_id JOIN job ON job.id =
 JOIN series ON series.id = job.series_id
 JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
   AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
-WHERE delivery.state = 'pending' AND delivery.destination = :destination AND NOT EXISTS (
+WHERE delivery.state = 'pending' AND delivery.destination = :destination AND newer.state <> 'receiving'
+AND NOT EXISTS (
   SELECT 1 FROM delivery AS other JOIN result AS sibling ON sibling.id = other.result_id
   WHERE sibling.job_id = job.id AND other.destination = delivery.destination AND other.state IN ('sending', 'sent'))
 ORDER BY delivery.id;
@@ -179,7 +211,7 @@ SELECT sop_instance_uid, digest, received_at FROM instance WHERE study_instance_
 AND series_instance_uid = :series_instance_uid AND role = 'conflict' ORDER BY id;
 
 -- name: jobs_of_series
-SELECT id, model, card, destinations, state, attempts, interruptions, created_at, finished_at,
+SELECT id, part, input_digest, model, card, destinations, state, attempts, interruptions, created_at, finished_at,
        failure_name, failure_reason, run FROM job WHERE series_id = :series_id ORDER BY id;
 
 -- name: results_of_job

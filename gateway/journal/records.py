@@ -48,7 +48,7 @@ class ReceivingSeries:
 
 @dataclass(frozen=True)
 class Member:
-    """An instance of a series revision."""
+    """An instance of a series revision; ``frames`` has the facts of each frame of a multi-frame image."""
 
     sop_instance_uid: str
     digest: str
@@ -57,22 +57,37 @@ class Member:
     path: str
     size_bytes: int
     facts: Facts
+    frames: tuple[Facts, ...] = ()
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A model run that a route asks for."""
+    """A model run that a route asks for.
+
+    Attributes
+    ----------
+    reason
+        Why, in a sentence.
+    part
+        Key of the sub-volume; empty when the series is one volume.
+    input_digest
+        SHA-256 hex over the sorted lines "SOP Instance UID, space, digest" of the part's instances: what
+        ``ai`` writes into the results. A part with the same one needs no second run.
+    """
 
     model: str
     card: str
     destinations: tuple[str, ...]
+    reason: str
+    part: str = ""
+    input_digest: str = ""
 
 
 @dataclass(frozen=True)
 class SeriesDecision:
     """Everything that was decided about a complete series, with its reasons, as records.
 
-    ``job`` is given exactly when a route matched and the geometry was accepted.
+    ``jobs`` has one for each part of the series that a route matched and whose geometry was accepted.
     """
 
     evidence: Mapping[str, Any]
@@ -80,7 +95,7 @@ class SeriesDecision:
     decision: Mapping[str, Any]
     name: str
     reason: str
-    job: NewJob | None
+    jobs: tuple[NewJob, ...]
     refused: bool
 
 
@@ -91,9 +106,9 @@ class ClaimedJob:
     id: int
     lease_id: str
     series_id: int
+    part: str
     model: str
     card: str
-    destinations: tuple[str, ...]
     attempts: int
     interruptions: int
     created_at: float

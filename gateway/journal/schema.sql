@@ -34,6 +34,7 @@ CREATE TABLE instance (                  -- one stored file
   path                TEXT NOT NULL,     -- below the spool
   size_bytes          INTEGER NOT NULL,
   facts               TEXT NOT NULL,     -- JSON: header facts for rules and geometry
+  frames              TEXT,              -- JSON: the facts of each frame, for enhanced multi-frame images
   source              TEXT NOT NULL,
   received_at         REAL NOT NULL,
   copies              INTEGER NOT NULL DEFAULT 1,  -- how often the same bytes arrived
@@ -41,9 +42,11 @@ CREATE TABLE instance (                  -- one stored file
 );
 CREATE INDEX instance_by_series ON instance (study_instance_uid, series_instance_uid, first_revision);
 
-CREATE TABLE job (                       -- one model run on one series revision
+CREATE TABLE job (                       -- one model run on one part of a series revision
   id               INTEGER PRIMARY KEY,
-  series_id        INTEGER NOT NULL REFERENCES series (id),
+  series_id        INTEGER NOT NULL REFERENCES series (id),  -- a later revision may adopt it
+  part             TEXT NOT NULL,        -- key of the sub-volume; empty when the series is one volume
+  input_digest     TEXT NOT NULL,        -- of the instances of the part, as results know it
   model            TEXT NOT NULL,        -- name in the configuration
   card             TEXT NOT NULL,
   destinations     TEXT NOT NULL,        -- JSON list; empty in shadow mode
@@ -58,7 +61,7 @@ CREATE TABLE job (                       -- one model run on one series revision
   failure_name     TEXT,
   failure_reason   TEXT,
   run              TEXT,                 -- JSON: what the worker reported
-  UNIQUE (series_id, model)
+  UNIQUE (series_id, model, part)
 );
 CREATE INDEX job_queued ON job (not_before, id) WHERE state = 'queued';
 CREATE INDEX job_running ON job (state) WHERE state = 'running';

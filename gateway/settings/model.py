@@ -151,6 +151,8 @@ class Workers(Section):
     max_attempts: int = Field(default=3, ge=1)
     retry_after: Seconds = 10.0
     job_timeout: Seconds = 30 * 60.0
+    memory_limit: Bytes = 0
+    """Of the worker's data (RLIMIT_DATA); 0: only the machine's memory bounds a series."""
     heartbeat: Seconds = 2.0
     lease: Seconds = 30.0
 

@@ -10,6 +10,8 @@ from gateway.settings.model import RouteSettings, Settings
 from gateway.settings.problems import did_you_mean
 from gateway.uids import is_uid
 
+_LEAST_WORKER_MEMORY = 2**30  # with less the worker cannot load its libraries and models
+
 Check = Callable[[Settings, Document], None]
 
 
@@ -97,6 +99,8 @@ def check_bounds(settings: Settings, document: Document) -> None:
         document.add(("completion", "quiet_for"), f"is longer than at_most ({completion.at_most:g} s)")
     if workers.heartbeat * 2 > workers.lease and not _is_broken(document, "workers"):
         document.add(("workers", "heartbeat"), f"must fit twice into lease ({workers.lease:g} s)")
+    if 0 < workers.memory_limit < _LEAST_WORKER_MEMORY and not _is_broken(document, "workers"):
+        document.add(("workers", "memory_limit"), "the worker needs at least 1GiB; 0 is no limit")
     if delivery.first_retry > delivery.longest_wait and not _is_broken(document, "delivery"):
         message = f"is longer than longest_wait ({delivery.longest_wait:g} s)"
         document.add(("delivery", "first_retry"), message)

@@ -1,17 +1,19 @@
-"""What is decided about a complete series, with its reasons. Pure."""
+"""What is decided about a complete series, part by part, with its reasons. Pure."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ai.geometry import NotAVolume, SliceHeader, VolumeGeometry, assess
+from ai.geometry import FrameRef, Needs, NotAVolume, Part, VolumeGeometry, assess, unfit
+from ai.source import Header, slice_headers
 from gateway.completion import CompletionRules
 from gateway.header import Facts, series_facts
 from gateway.journal.records import Member, NewJob, ReceivingSeries, SeriesDecision
-from gateway.routing import Route, RouteResult, Routing, first_match
+from gateway.routing import Route, Routing, first_match
+from gateway.sweep.records import Outcome, decision_record, series_reason, verdict_record
 
 OWN_MANUFACTURER = "DICOM AI Gateway"
 """Manufacturer (0008,0070) of every result that a gateway makes; such series are never processed."""
@@ -20,8 +22,6 @@ _NO_OWN_INSTANCES = (
     "Every SOP Instance UID of this series was received before in another series, so nothing here can be "
     "processed: correct the UIDs at the sender."
 )
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class SweepRules:
     ----------
     cards
         Name of a model in the configuration → name of its card.
+    needs
+        The same names → what the model asks of a volume. A model whose card cannot be read is missing: its
+        jobs wait for the card.
     live
         False is shadow mode: models run, results are kept, nothing is sent.
     """
@@ -39,6 +42,7 @@ class SweepRules:
     completion: CompletionRules
     routes: tuple[Route, ...]
     cards: Mapping[str, str]
+    needs: Mapping[str, Needs]
     live: bool
 
 
@@ -50,47 +54,109 @@ def consider(
     *,
     is_ours: bool,
 ) -> SeriesDecision:
-    """Everything that is decided about a complete series, with its reasons. Pure."""
-    if is_ours or any(_text(m.facts, "Manufacturer") == OWN_MANUFACTURER for m in members):
+    """Everything that is decided about a complete series, with its reasons. Pure.
+
+    Each part of the series has a verdict, and a route and a job of its own.
+    """
+    if is_ours or any(OWN_MANUFACTURER in m.facts.get("Manufacturer", ()) for m in members):
         return _own_result(evidence, rules)
     if not members:
         return without_routing("NO_OWN_INSTANCES", _NO_OWN_INSTANCES, evidence, rules, refused=True)
-    geometry = assess([slice_header(member) for member in members])
-    if isinstance(geometry, VolumeGeometry):
-        kept = set(geometry.sop_instance_uids)
-        considered = [m.facts for m in members if m.sop_instance_uid in kept]
-    else:
-        considered = [m.facts for m in members]
-    routing = first_match(rules.routes, series_facts(considered, series.source))
-    return _decision(geometry, routing, evidence, rules)
+    headers = {member.sop_instance_uid: source_header(member) for member in members}
+    digests = {member.sop_instance_uid: member.digest for member in members}
+    parts = assess([plane for header in headers.values() for plane in slice_headers(header)])
+    outcomes = [_outcome(part, headers, digests, series.source, rules) for part in parts]
+    leading = next(
+        (o for o in outcomes if o.job), next((o for o in outcomes if o.refused), outcomes[0])
+    )  # what says most about the series: a job, else a refusal
+    return SeriesDecision(
+        evidence=evidence,
+        verdict=verdict_record(outcomes),
+        decision=decision_record(leading.name, outcomes, live=rules.live),
+        name=leading.name,
+        reason=series_reason(outcomes),
+        jobs=tuple(o.job for o in outcomes if o.job),
+        refused=leading.refused,
+    )
 
 
-def _decision(
-    geometry: VolumeGeometry | NotAVolume, routing: Routing, evidence: Mapping[str, Any], rules: SweepRules
+def without_routing(
+    name: str, reason: str, evidence: Mapping[str, Any], rules: SweepRules, *, refused: bool
 ) -> SeriesDecision:
+    """A decision for which neither geometry nor routes were used."""
+    record = {**decision_record(name, (), live=rules.live), "reason": reason}
+    return SeriesDecision(evidence, verdict_record(()), record, name, reason, (), refused)
+
+
+def source_header(member: Member) -> Header:
+    """What the journal keeps of an instance, as the reader of headers gave it."""
+    identity = {"SOPClassUID": (member.sop_class_uid,), "SOPInstanceUID": (member.sop_instance_uid,)}
+    return Header({**member.facts, **identity}, member.frames)
+
+
+def _own_result(evidence: Mapping[str, Any], rules: SweepRules) -> SeriesDecision:
+    reason = "The series was made by a DICOM AI Gateway; own results are never processed (loop guard)."
+    return without_routing("OWN_RESULT", reason, evidence, rules, refused=False)
+
+
+def _outcome(
+    part: Part, headers: Mapping[str, Header], digests: Mapping[str, str], source: str, rules: SweepRules
+) -> Outcome:
+    geometry = part.geometry
+    frames = geometry.frames if isinstance(geometry, VolumeGeometry) else part.frames
+    routing = first_match(rules.routes, series_facts((_facts_of(f, headers) for f in frames), source))
     route = routing.chosen
-    verdict = _verdict_record(geometry)
-    job: NewJob | None = None
-    refused = False
     if route is None:
-        name = "NO_ROUTE_MATCHED"
-        reason = (
-            f"None of the configured routes matched ({len(rules.routes)}). {routing.nearest_miss()}".strip()
-        )
-    elif route.action == "ignore" or route.model is None:
-        name = "ROUTE_IGNORES"
+        tried = f"None of the configured routes matched ({len(rules.routes)}). {routing.nearest_miss()}"
+        return Outcome(part, routing, "NO_ROUTE_MATCHED", tried.strip())
+    if route.action == "ignore" or route.model is None:
         given = f": {route.reason}" if route.reason else " by configuration"
-        reason = f"Route {route.name} ignores the series{given}. {routing.nearest_miss()}".strip()
-    elif isinstance(geometry, NotAVolume):
-        name, refused = str(geometry.code), True
-        reason = f"Route {route.name} matched, but the series is not a volume: {geometry.reason}"
-    else:
-        destinations = route.send if rules.live else ()
-        job = NewJob(route.model, rules.cards[route.model], destinations)
-        name = "ROUTE_MATCHED"
-        reason = f"Route {route.name}: run model {route.model}, {_sending(route, rules)}."
-    record = _decision_record(name, reason, routing, job, rules)
-    return SeriesDecision(evidence, verdict, record, name, reason, job, refused)
+        reason = f"Route {route.name} ignores the series{given}. {routing.nearest_miss()}"
+        return Outcome(part, routing, "ROUTE_IGNORES", reason.strip())
+    if isinstance(geometry, NotAVolume):
+        reason = f"Route {route.name} matched, but the images are not a volume: {geometry.reason}"
+        return Outcome(part, routing, str(geometry.code), reason, refused=True)
+    needs = rules.needs.get(route.model)
+    misfit = unfit(geometry, needs) if needs else None
+    if misfit is not None:
+        reason = f"Route {route.name} matched, but model {route.model} does not take it: {misfit.reason}"
+        return Outcome(part, routing, str(misfit.code), reason, refused=True)
+    return _wanted(part, geometry, route, routing, digests, rules)
+
+
+def _wanted(
+    part: Part,
+    geometry: VolumeGeometry,
+    route: Route,
+    routing: Routing,
+    digests: Mapping[str, str],
+    rules: SweepRules,
+) -> Outcome:
+    assert route.model is not None  # noqa: S101 - a route that processes names its model
+    reason = f"Route {route.name}: run model {route.model}, {_sending(route, rules)}."
+    job = NewJob(
+        model=route.model,
+        card=rules.cards[route.model],
+        destinations=route.send if rules.live else (),
+        reason=reason,
+        part=part.key,
+        input_digest=_input_digest(geometry, digests),
+    )
+    return Outcome(part, routing, "ROUTE_MATCHED", reason, job)
+
+
+def _facts_of(frame: FrameRef, headers: Mapping[str, Header]) -> Facts:
+    """What a route may see of one image plane: facts of its instance, and over them those of its frame."""
+    header = headers[frame.sop_instance_uid]
+    if frame.frame_number > len(header.frames):
+        return header.facts
+    return {**header.facts, **header.frames[frame.frame_number - 1]}
+
+
+def _input_digest(geometry: VolumeGeometry, digests: Mapping[str, str]) -> str:
+    """As ``ImageSeries.input_digest`` of the same part."""
+    lines = sorted(f"{uid} {digests[uid]}\n" for uid in geometry.sop_instance_uids)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _sending(route: Route, rules: SweepRules) -> str:
@@ -100,105 +166,3 @@ def _sending(route: Route, rules: SweepRules) -> str:
     if rules.live:
         return f"send results to {targets}"
     return f"shadow mode: results are kept, nothing is sent to {targets}"
-
-
-def _own_result(evidence: Mapping[str, Any], rules: SweepRules) -> SeriesDecision:
-    reason = "The series was made by a DICOM AI Gateway; own results are never processed (loop guard)."
-    return without_routing("OWN_RESULT", reason, evidence, rules, refused=False)
-
-
-def without_routing(
-    name: str, reason: str, evidence: Mapping[str, Any], rules: SweepRules, *, refused: bool
-) -> SeriesDecision:
-    """A decision for which neither geometry nor routes were used."""
-    verdict = _verdict("NOT_ASSESSED", "NOT_ASSESSED", "The geometry was not assessed.")
-    record = _decision_record(name, reason, Routing(None, ()), None, rules)
-    return SeriesDecision(evidence, verdict, record, name, reason, None, refused)
-
-
-def _decision_record(
-    name: str, reason: str, routing: Routing, job: NewJob | None, rules: SweepRules
-) -> Record:
-    return {
-        "name": name,
-        "reason": reason,
-        "routes": [_route_record(result) for result in routing.results],
-        "chosen": routing.chosen.name if routing.chosen else None,
-        "action": routing.chosen.action if routing.chosen else None,
-        "model": job.model if job else None,
-        "card": job.card if job else None,
-        "destinations": list(job.destinations) if job else [],
-        "status": "live" if rules.live else "shadow",
-    }
-
-
-def _route_record(result: RouteResult) -> Record:
-    conditions = [
-        {"condition": c.name, "wanted": c.wanted, "seen": c.seen, "matched": c.matched}
-        for c in result.conditions
-    ]
-    return {"name": result.route.name, "matched": result.matched, "conditions": conditions}
-
-
-def _verdict_record(geometry: VolumeGeometry | NotAVolume) -> Record:
-    if isinstance(geometry, NotAVolume):
-        return _verdict("REFUSED", str(geometry.code), geometry.reason, numbers=dict(geometry.numbers))
-    slices, rows, columns = geometry.shape
-    spacing_mm = [round(each, 4) for each in geometry.spacing_mm]
-    reason = (
-        f"One regular volume: {slices} slices of {rows} × {columns}, {spacing_mm[0]:.2f} mm apart, "
-        f"pixels {spacing_mm[1]:.3f} × {spacing_mm[2]:.3f} mm."
-    )
-    notes = [{"code": str(note.code), "text": note.text} for note in geometry.notes]
-    shape = [slices, rows, columns]
-    return _verdict("ACCEPTED", "ACCEPTED", reason, shape=shape, spacing_mm=spacing_mm, notes=notes)
-
-
-def _verdict(verdict: str, code: str, reason: str, **details: Any) -> Record:
-    empty: Record = {"numbers": {}, "shape": None, "spacing_mm": None, "notes": []}
-    return {"verdict": verdict, "code": code, "reason": reason, **empty, **details}
-
-
-def slice_header(member: Member) -> SliceHeader:
-    """What geometry may know of an instance; a malformed number counts as absent."""
-    facts = member.facts
-    position = _numbers(facts, "ImagePositionPatient", 3)
-    orientation = _numbers(facts, "ImageOrientationPatient", 6)
-    spacing = _numbers(facts, "PixelSpacing", 2)
-    thickness = _numbers(facts, "SliceThickness", 1)
-    return SliceHeader(
-        sop_instance_uid=member.sop_instance_uid,
-        rows=_integer(facts, "Rows"),
-        columns=_integer(facts, "Columns"),
-        position_mm=(position[0], position[1], position[2]) if position else None,
-        orientation=_six(orientation) if orientation else None,
-        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        frame_of_reference_uid=_text(facts, "FrameOfReferenceUID"),
-        number_of_frames=_integer(facts, "NumberOfFrames") or 1,
-        image_type=facts.get("ImageType", ()),
-        slice_thickness_mm=thickness[0] if thickness else None,
-    )
-
-
-def _text(facts: Facts, keyword: str) -> str | None:
-    value = facts.get(keyword)
-    return value[0].strip() if value and value[0].strip() else None
-
-
-def _integer(facts: Facts, keyword: str) -> int | None:
-    numbers = _numbers(facts, keyword, 1)
-    return int(numbers[0]) if numbers and numbers[0].is_integer() and numbers[0] > 0 else None
-
-
-def _numbers(facts: Facts, keyword: str, count: int) -> tuple[float, ...] | None:
-    value = facts.get(keyword, ())
-    try:
-        numbers = tuple(float(part) for part in value)
-    except ValueError:
-        return None
-    return numbers if len(numbers) == count and all(math.isfinite(n) for n in numbers) else None
-
-
-def _six(numbers: Sequence[float]) -> tuple[float, float, float, float, float, float]:
-    a, b, c, d, e, f = numbers
-    return (a, b, c, d, e, f)

@@ -101,7 +101,7 @@ class Sweeper:
             decision = without_routing("ASSESSMENT_FAILED", reason, evidence, self._rules, refused=True)
         failpoint.reach("sweep.before_decision")
         try:
-            job_id = self._journal.decide_series(series, decision, self._clock.now_s())
+            job_ids = self._journal.decide_series(series, decision, self._clock.now_s())
         except LostRace:
             return False
         failpoint.reach("sweep.decided")
@@ -112,7 +112,7 @@ class Sweeper:
             instances=series.instance_count,
             decision=decision.name,
             reason=decision.reason,
-            job=job_id,
+            jobs=job_ids,
         )
         return True
 

@@ -67,8 +67,6 @@ REFUSED = {
     "SINGLE_SLICE": lambda s: s[:1],
     "MISSING_SLICE": lambda s: without_slice(s, 7),
     "DUPLICATE_POSITION": lambda s: with_duplicate_position(s, 4),
-    "GANTRY_TILT": lambda s: with_true_tilt(s, 15.0),
-    "MIXED_SIZE": lambda s: with_mixed_size(s, 3),
     "NO_POSITION": lambda s: without(s, "ImagePositionPatient"),
 }
 
@@ -80,11 +78,28 @@ def test_a_series_that_is_no_volume_is_refused_by_name(
     gateway, _ = node
     series = REFUSED[code](torso(700 + sorted(REFUSED).index(code)))
     story = sent(gateway, series, tmp_path)
-    assert (story["state"], story["verdict"]["code"]) == ("refused", code)
-    assert any(character.isdigit() for character in story["verdict"]["reason"]), (
-        "the sentence has the numbers"
-    )
+    assert (story["state"], story["name"]) == ("refused", code)
+    assert any(character.isdigit() for character in story["reason"]), "the sentence has the numbers"
     assert len({d.SOPInstanceUID for d in series}) == story["instances"], "all of it was kept"
+
+
+def test_a_slice_of_another_size_is_a_part_of_its_own_and_leaves_a_gap(
+    node: tuple[GatewayProcess, Orthanc], tmp_path: Path
+) -> None:
+    gateway, _ = node
+    story = sent(gateway, with_mixed_size(torso(715), 3), tmp_path)
+    assert story["state"] == "refused"
+    assert sorted(part["name"] for part in story["decision"]["parts"]) == ["MISSING_SLICE", "SINGLE_SLICE"]
+    assert sorted(part["images"] for part in story["verdict"]["parts"]) == [1, SHAPE[0] - 1]
+
+
+def test_a_tilted_gantry_is_fixed_for_a_model_that_takes_it(
+    node: tuple[GatewayProcess, Orthanc], tmp_path: Path
+) -> None:
+    gateway, _ = node
+    story = sent(gateway, with_true_tilt(torso(716), 15.0), tmp_path)
+    assert (story["verdict"]["verdict"], story["verdict"]["code"]) == ("FIXED", "GANTRY_TILT")
+    assert [job["state"] for job in story["jobs"]] == ["done"]
 
 
 def test_pixel_data_that_is_too_short_fails_the_job_by_name_and_the_next_series_runs(
@@ -151,7 +166,7 @@ def test_segment_refuses_a_folder_with_two_series_and_takes_the_one_that_is_name
     write_series(first, tmp_path / "in" / "a")
     write_series(second, tmp_path / "in" / "b")
     run = segment(tmp_path / "in", tmp_path / "out")
-    assert (run.returncode, run.stderr.split(":")[0]) == (1, "SEVERAL_SERIES")
+    assert (run.returncode, run.stderr.split(":")[0]) == (2, "SEVERAL_SERIES")
     assert str(first[0].SeriesInstanceUID) in run.stderr
     run = segment(tmp_path / "in", tmp_path / "out", "--series", str(second[0].SeriesInstanceUID), "--json")
     assert run.returncode == 0, run.stderr

@@ -55,9 +55,9 @@ def queue_for_delivery(journal: Journal, results: Spool, files: list[Path]) -> N
     header = InstanceHeader("1.2", "1.9", "1.3", "1.4", {})
     journal.record_instance(NewInstance(header, "1", "0", "0", 1, "scanner"), now)
     [series] = journal.receiving_series()
-    job = NewJob("model", "card", ("pacs",))
+    job = NewJob("model", "card", ("pacs",), "test")
     journal.decide_series(
-        series, SeriesDecision({}, {}, {}, "ROUTE_MATCHED", "test", job, refused=False), now
+        series, SeriesDecision({}, {}, {}, "ROUTE_MATCHED", "test", (job,), refused=False), now
     )
     claimed = journal.claim_job("lease", now + 60, now)
     assert claimed is not None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
 from pydicom import dcmread
+from pydicom.uid import RLELossless
 
 from gateway.jobs.executor import LocalExecutor
 from gateway.jobs.messages import (
@@ -23,7 +27,7 @@ from gateway.jobs.messages import (
     Ready,
     WorkerSettings,
 )
-from tests.builders import torso_series, write_series
+from tests.builders import ct_series, torso_series, with_attributes, write_series
 from tests.gateway_process import GatewayProcess, wait_until
 from tests.scripted_peer import ScriptedPeer
 
@@ -39,8 +43,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 class Worker:
     """A real worker process, and its answers."""
 
-    def __init__(self) -> None:
-        settings = WorkerSettings("cpu", ("ct-tissue",), (), heartbeat_s=0.2)
+    def __init__(self, memory_limit_bytes: int | None = None) -> None:
+        settings = WorkerSettings("cpu", ("ct-tissue",), (), 0.2, memory_limit_bytes)
         self.executor = LocalExecutor(settings, structlog.get_logger())
         self.seen: list[Event] = []
 
@@ -54,11 +58,17 @@ class Worker:
         event: Event = wait_until(arrived, 120, " or ".join(kind.__name__ for kind in kinds))
         return event
 
-    def run(self, files: list[Path], results: Path, card: str = "ct-tissue") -> Event:
+    def run(self, files: list[Path], results: Path, card: str = "ct-tissue", part: str = "") -> Event:
+        self.submit(files, results, card, part)
+        return self.wait_for(Done, Failed, Died)
+
+    def submit(self, files: list[Path], results: Path, card: str = "ct-tissue", part: str = "") -> int:
+        """Give the worker a job; returns its process id."""
         request = JobRequest(
             job_id=1,
             lease_id="lease",
             files=tuple(map(str, files)),
+            part=part,
             card=card,
             card_folders=(),
             device="cpu",
@@ -71,7 +81,7 @@ class Worker:
         pid = self.executor.health().pid
         assert pid is not None
         self.executor.submit(request, pid)
-        return self.wait_for(Done, Failed, Died)
+        return pid
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +140,64 @@ def test_a_full_disk_is_worth_another_attempt(worker: Worker, files: list[Path],
     failed = worker.run(files, blocked)
     assert isinstance(failed, Failed)
     assert (failed.name, failed.retryable) == ("DISK_ERROR", True)
+
+
+def test_a_part_that_the_files_do_not_have_is_a_named_failure(
+    worker: Worker, files: list[Path], tmp_path: Path
+) -> None:
+    failed = worker.run(files, tmp_path, part="EchoTime=4.6")
+    assert isinstance(failed, Failed)
+    assert (failed.name, failed.retryable) == ("PART_NOT_FOUND", False)
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A CT of 40 slices of 4096 × 4096: small files, and 1.3 GB of voxels."""
+    series = with_attributes(ct_series((40, 32, 32)), Rows=4096, Columns=4096)
+    first = series[0]
+    first.PixelData = np.full((4096, 4096), 24, "<i2").tobytes()
+    first.compress(RLELossless, generate_instance_uid=False)
+    for dataset in series[1:]:
+        dataset.PixelData = first.PixelData
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = RLELossless
+    return write_series(series, tmp_path_factory.mktemp("huge"))
+
+
+def test_a_series_that_needs_more_memory_than_allowed_fails_by_name_and_the_next_one_runs(
+    huge: list[Path], files: list[Path], tmp_path: Path
+) -> None:
+    limited = Worker(memory_limit_bytes=2**30)
+    limited.executor.start()
+    try:
+        limited.wait_for(Ready)
+        failed = limited.run(huge, tmp_path)
+        assert isinstance(failed, Failed), failed
+        assert failed.name == "OUT_OF_MEMORY"
+        assert "workers.memory_limit is 1.0 GiB" in failed.reason
+        assert isinstance(limited.run(files, tmp_path), Done)
+    finally:
+        limited.executor.stop()
+
+
+def test_a_crash_of_a_decoder_ends_the_worker_only_and_the_next_series_runs(
+    huge: list[Path], files: list[Path], tmp_path: Path
+) -> None:
+    crashing = Worker()
+    crashing.executor.start()
+    try:
+        crashing.wait_for(Ready)
+        pid = crashing.submit(huge, tmp_path)
+        reading = crashing.wait_for(Progress)
+        assert isinstance(reading, Progress)
+        assert reading.stage == "read"
+        os.kill(pid, signal.SIGSEGV)  # as a fault in a decoder would
+        died = crashing.wait_for(Done, Failed, Died)
+        assert died == Died("signal 11")
+        crashing.wait_for(Ready)
+        assert isinstance(crashing.run(files, tmp_path), Done)
+    finally:
+        crashing.executor.stop()
 
 
 @pytest.mark.parametrize("point", ["worker.started", "worker.segmented", "worker.results_written"])

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from gateway.jobs.messages import Done, Failed, JobRequest, Ready, Request, WorkerSettings
+from gateway.jobs.messages import Done, Failed, JobRequest, Progress, Ready, Request, WorkerSettings
 from gateway.journal.records import NewResult
 from gateway.spool import Spool
 from gateway.work import Line, take_over_standard_streams
@@ -40,6 +40,12 @@ def run(line: Line, request: JobRequest) -> None:
     match request.card:
         case "crash":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "decoder-crash":
+            line.send(Progress(request.lease_id, "read", 0.0))
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "slow-model":
+            line.send(Progress(request.lease_id, "segment", 0.0))
+            time.sleep(60)
         case "silent":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "hang":

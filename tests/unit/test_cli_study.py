@@ -12,6 +12,7 @@ import pytest
 import structlog
 from rich.console import Console
 
+from ai.geometry import Needs
 from gateway.cli.app import run
 from gateway.cli.study_view import print_list, story, summary
 from gateway.completion import CompletionRules
@@ -60,27 +61,35 @@ class Site:
             Route("ct-volumes", conditions, model="tissue", send=("pacs",)),
             Route("everything-else", action="ignore", reason="No model for this kind of series"),
         )
-        rules = SweepRules(CompletionRules(30.0, 900.0), routes, {"tissue": "ct-tissue"}, live=True)
+        cards, needs = {"tissue": "ct-tissue"}, {"tissue": Needs()}
+        rules = SweepRules(CompletionRules(30.0, 900.0), routes, cards, needs, live=True)
         log = structlog.get_logger()
         self.sweeper = Sweeper(self.journal, lambda _source: 0, rules, self.clock, log)
 
     def receive(self, series: str, count: int, description: str = "Thorax 2.5") -> None:
         for n in range(count):
-            facts = {
-                "Modality": ("CT",),
-                "SeriesDescription": (description,),
-                "Rows": ("64",),
-                "Columns": ("48",),
-                "ImagePositionPatient": ("0", "0", str(n * 2.5)),
-                "ImageOrientationPatient": ("1", "0", "0", "0", "1", "0"),
-                "PixelSpacing": ("0.7", "0.9"),
-                "FrameOfReferenceUID": ("1.2.9",),
-            }
-            header = InstanceHeader(CT_STORAGE, f"{series}.{n}", STUDY, series, facts)
-            name = f"{series}.{n}"
-            self.journal.record_instance(
-                NewInstance(header, EXPLICIT, name, f"{name}.dcm", 100, "ct1"), self.clock.now_s()
-            )
+            self.receive_slice(series, n, SeriesDescription=(description,))
+
+    def receive_phase(self, phase: int, slices: range) -> None:
+        for n in slices:
+            self.receive_slice(CT_SERIES, n, f"{phase}.", TemporalPositionIdentifier=(str(phase),))
+
+    def receive_slice(self, series: str, n: int, branch: str = "", **more: tuple[str, ...]) -> None:
+        facts = {
+            "Modality": ("CT",),
+            "Rows": ("64",),
+            "Columns": ("48",),
+            "ImagePositionPatient": ("0", "0", str(n * 2.5)),
+            "ImageOrientationPatient": ("1", "0", "0", "0", "1", "0"),
+            "PixelSpacing": ("0.7", "0.9"),
+            "FrameOfReferenceUID": ("1.2.9",),
+            **more,
+        }
+        name = f"{series}.{branch}{n}"
+        header = InstanceHeader(CT_STORAGE, name, STUDY, series, facts)
+        self.journal.record_instance(
+            NewInstance(header, EXPLICIT, name, f"{name}.dcm", 100, "ct1"), self.clock.now_s()
+        )
 
     def decide(self) -> None:
         self.clock.at_s += 31.0
@@ -338,3 +347,41 @@ def test_an_old_revision_points_to_the_new_one(site: Site, aigw: Aigw) -> None:
     assert headings[0].endswith("revision 1 (later instances made revision 2, see below)")
     assert headings[1].endswith("revision 2")
     assert [s["newest_revision"] for s in _explained(aigw, CT_SERIES)] == [2, 2]
+
+
+def test_the_story_of_a_series_of_two_phases_is_told_part_by_part(site: Site, aigw: Aigw) -> None:
+    site.receive_phase(1, range(12))
+    site.receive_phase(2, range(12))
+    site.decide()
+    site.run_job()
+    _, out, _ = aigw("explain", CT_SERIES)
+    (story,) = _explained(aigw, CT_SERIES)
+    labels = [part["label"] for part in story["verdict"]["parts"]]
+    steps = [
+        "ACCEPTED SPLIT: 2 parts",
+        f"part 1     {labels[0]} (12 images)",
+        "ROUTE_MATCHED: Route ct-volumes",
+        f"part 2     {labels[1]} (12 images)",
+        f"{labels[0]}: model tissue (card ct-tissue): done",
+        f"{labels[1]}: model tissue (card ct-tissue): queued",
+    ]
+    places = [out.index(step) for step in steps]
+    assert places == sorted(places)
+    assert [job["part"] for job in story["jobs"]] == [part["key"] for part in story["decision"]["parts"]]
+    _, out, _ = aigw("list")
+    assert "ROUTE_MATCHED (2 parts)" in out
+    assert "1 done, 1 queued" in out
+    _, out, _ = aigw("show", CT_SERIES)
+    assert f"{labels[0]}: model tissue (card ct-tissue): done" in out
+
+
+def test_a_job_that_a_later_revision_took_over_is_said_in_the_story_of_the_older_one(
+    site: Site, aigw: Aigw
+) -> None:
+    site.receive_phase(1, range(12))
+    site.receive_phase(2, range(12))
+    site.decide()
+    site.receive_phase(2, range(12, 13))
+    site.decide()
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert "is taken over by revision 2: the same instances in part" in out

@@ -177,9 +177,9 @@ class Outbox:
         header = InstanceHeader("1.2", f"1.9.{number}", "1.3", f"1.4.{number}", {})
         self.journal.record_instance(NewInstance(header, "1", f"{number}", f"{number}", 1, "scanner"), now)
         [series] = self.journal.receiving_series()
-        job = NewJob("model", "card", ("pacs",))
+        job = NewJob("model", "card", ("pacs",), "test")
         self.journal.decide_series(
-            series, SeriesDecision({}, {}, {}, "ROUTE_MATCHED", "test", job, refused=False), now
+            series, SeriesDecision({}, {}, {}, "ROUTE_MATCHED", "test", (job,), refused=False), now
         )
         claimed = self.journal.claim_job(f"lease {number}", now + 60, now)
         assert claimed is not None

@@ -17,7 +17,8 @@ import structlog
 
 from gateway.clock import SystemClock
 from gateway.header import InstanceHeader
-from gateway.jobs.dispatch import Dispatcher, DispatchSettings, result_damage
+from gateway.jobs.checks import result_damage
+from gateway.jobs.dispatch import Dispatcher, DispatchSettings
 from gateway.jobs.executor import LocalExecutor, worker_environment
 from gateway.jobs.messages import WorkerSettings
 from gateway.journal import Journal, JournalReader
@@ -67,10 +68,9 @@ class Bench:
         now = self.clock.now_s()
         self.journal.record_instance(instance, now)
         [series] = self.journal.receiving_series()
-        job = NewJob("model", card, ("pacs",))
-        decision = SeriesDecision({"reason": "quiet"}, {}, {}, "ROUTE_MATCHED", "test", job, refused=False)
-        job_id = self.journal.decide_series(series, decision, now)
-        assert job_id is not None
+        job = NewJob("model", card, ("pacs",), "test")
+        decision = SeriesDecision({"reason": "quiet"}, {}, {}, "ROUTE_MATCHED", "test", (job,), refused=False)
+        (job_id,) = self.journal.decide_series(series, decision, now)
         return job_id
 
     def start(self) -> None:
@@ -149,6 +149,26 @@ def test_a_poison_job_fails_with_its_reason_and_the_next_one_runs(bench: Make) -
     assert b.wait_for(b.jobs[1], "done")["attempts"] == 1
 
 
+def test_a_decoder_that_crashes_is_named_by_its_stage_and_the_next_series_runs(bench: Make) -> None:
+    b = bench("decoder-crash", "ok")
+    b.start()
+    failed = b.wait_for(b.jobs[0], "failed")
+    assert failed["failure_reason"] == (
+        "The worker ended with signal 11 while reading the pixels, 3 of 3 attempts."
+    )
+    assert b.wait_for(b.jobs[1], "done")["attempts"] == 1
+
+
+def test_a_job_that_takes_too_long_says_what_it_was_doing(bench: Make) -> None:
+    b = bench("slow-model", job_timeout_s=0.4)
+    b.start()
+    failed = b.wait_for(b.jobs[0], "failed")
+    assert failed["failure_reason"] == (
+        "The job took more than 0.4 s (workers.job_timeout) and was ended while the model was running, "
+        "3 of 3 attempts."
+    )
+
+
 def test_a_refusal_fails_at_once_by_its_name(bench: Make) -> None:
     b = bench("refuse")
     b.start()
@@ -205,7 +225,9 @@ def test_a_missing_file_fails_the_job_by_name(bench: Make) -> None:
     for path in b.spool.root.glob("objects/*/*"):
         path.unlink()
     b.start()
-    assert b.wait_for(b.jobs[0], "failed")["failure_name"] == "INSTANCE_FILE_MISSING"
+    failed = b.wait_for(b.jobs[0], "failed")
+    assert failed["failure_name"] == "INSTANCE_FILE_MISSING"
+    assert "the first is SOP Instance 1.2.1: " in failed["failure_reason"]
 
 
 def test_a_result_file_that_is_not_what_was_reported_is_not_committed(bench: Make) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,14 +48,26 @@ def instance(number: int, digest: str = "", series: str = "1.2.3") -> NewInstanc
 
 
 def decided(
-    journal: Journal, *, job: bool = True, destinations: tuple[str, ...] = ("pacs",), at: float = 20.0
-) -> int | None:
+    journal: Journal, *parts: tuple[str, str], destinations: tuple[str, ...] = ("pacs",), at: float = 20.0
+) -> tuple[int, ...]:
+    """Decide the receiving series: one job for each part, given as its key and input digest."""
     (series,) = journal.receiving_series()
-    new_job = NewJob("tissue", "ct-tissue", destinations) if job else None
+    jobs = tuple(
+        NewJob("tissue", "ct-tissue", destinations, "it matched", key, digest)
+        for key, digest in parts or (("", f"digest of revision {series.revision}"),)
+    )
     decision = SeriesDecision(
-        {"reason": "quiet"}, {"code": "ACCEPTED"}, {}, "ROUTED", "it matched", new_job, False
+        {"reason": "quiet"}, {"code": "ACCEPTED"}, {}, "ROUTED", "it matched", jobs, False
     )
     return journal.decide_series(series, decision, at)
+
+
+def stories(path: Path) -> list[dict[str, Any]]:
+    reader = JournalReader(path)
+    try:
+        return [reader.series_details(record) for record in reader.series()]
+    finally:
+        reader.close()
 
 
 def claimed(journal: Journal, at: float = 30.0) -> ClaimedJob:
@@ -62,10 +76,9 @@ def claimed(journal: Journal, at: float = 30.0) -> ClaimedJob:
     return job
 
 
-def result(kind: str) -> NewResult:
-    return NewResult(
-        kind, "1.2.3", f"2.25.{ord(kind[1])}", "2.25.1", "1.2.840.10008.1.2.1", f"{kind}.dcm", "d", 1
-    )
+def result(kind: str, job: int = 0) -> NewResult:
+    uid = f"2.25.{job}{ord(kind[1])}"
+    return NewResult(kind, "1.2.3", uid, f"2.25.{job}", "1.2.840.10008.1.2.1", f"{kind}.dcm", "d", 1)
 
 
 def test_the_schema_allows_exactly_the_states_of_the_tables() -> None:
@@ -103,7 +116,7 @@ def test_a_decision_on_a_series_that_grew_meanwhile_is_refused(journal: Journal)
     journal.record_instance(instance(1), 1.0)
     (stale,) = journal.receiving_series()
     journal.record_instance(instance(2), 2.0)
-    decision = SeriesDecision({}, {}, {}, "X", "x", None, False)
+    decision = SeriesDecision({}, {}, {}, "X", "x", (), False)
     with pytest.raises(LostRace):
         journal.decide_series(stale, decision, 3.0)
     assert len(journal.receiving_series()) == 1
@@ -222,9 +235,7 @@ def test_a_queued_job_of_an_older_revision_is_superseded_by_name(journal: Journa
     job = claimed(journal)
     assert job.revision == 2
     assert journal.claim_job("lease-2", 99.0, 31.0) is None
-    reader = JournalReader(path)
-    (first,) = reader.series_details(reader.series()[0])["jobs"]
-    reader.close()
+    (first,) = stories(path)[0]["jobs"]
     assert (first["state"], first["failure_name"]) == ("failed", "SUPERSEDED")
 
 
@@ -236,6 +247,111 @@ def test_results_of_an_older_revision_are_not_sent_unless_their_sending_had_begu
     assert begun is not None
     journal.delivery_sent(begun, "0000", 42.0)
     journal.record_instance(instance(2), 43.0)
+    decided(journal, at=43.5)
     assert journal.claim_delivery("pacs", 44.0) is None
     assert journal.claim_delivery("vna", 44.0) is not None
     assert journal.counts()["delivery"] == {"dead": 2, "sending": 1, "sent": 1}
+
+
+def test_while_a_later_revision_is_received_jobs_and_results_of_the_older_one_wait(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, ("A", "a"), ("B", "b"), destinations=("pacs", "vna"))
+    journal.finish_job(claimed(journal), [result("seg"), result("sr")], {}, 40.0)
+    begun = journal.claim_delivery("vna", 41.0)
+    assert begun is not None
+    journal.delivery_sent(begun, "0000", 42.0)
+    journal.record_instance(instance(2), 43.0)
+    assert journal.claim_job("lease-2", 99.0, 44.0) is None
+    assert journal.claim_delivery("pacs", 44.0) is None
+    assert journal.claim_delivery("vna", 44.0) is not None, "of a set that was begun the rest is sent"
+    assert journal.counts()["job"] == {"done": 1, "queued": 1}
+    assert journal.counts()["delivery"] == {"pending": 2, "sending": 1, "sent": 1}
+
+
+def test_a_part_that_no_late_instance_changed_keeps_its_job_results_and_deliveries(
+    journal: Journal, path: Path
+) -> None:
+    journal.record_instance(instance(1), 1.0)
+    first, _ = decided(journal, ("A", "a"), ("B", "b"))
+    journal.finish_job(claimed(journal), [result("seg")], {}, 40.0)
+    journal.record_instance(instance(2), 43.0)
+    adopted, new = decided(journal, ("A", "a"), ("B", "other b"), at=50.0)
+    assert adopted == first
+    assert journal.counts()["job"] == {"done": 1, "queued": 2}
+    delivery = journal.claim_delivery("pacs", 51.0)
+    assert delivery is not None
+    assert delivery.kind == "seg"
+    job = claimed(journal, 52.0)
+    assert (job.id, job.part, job.revision) == (new, "B", 2)
+    older, newer = stories(path)
+    assert [(j["part"], j["state"], j["failure_name"]) for j in older["jobs"]] == [
+        ("B", "failed", "SUPERSEDED")
+    ]
+    assert [(j["part"], j["state"]) for j in newer["jobs"]] == [("A", "done"), ("B", "running")]
+    event = newer["jobs"][0]["events"][-1]
+    assert (event["name"], event["from_state"], event["to_state"]) == ("adopted", "done", "done")
+    assert event["reason"].startswith(
+        "Revision 2 of the series has the same instances in part A as revision 1"
+    )
+    assert older["events"][-1]["name"] == "JOB_ADOPTED"
+
+
+def test_a_job_that_runs_while_its_part_is_adopted_ends_as_usual(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, ("A", "a"), ("B", "b"))
+    job = claimed(journal)
+    journal.record_instance(instance(2), 31.0)
+    decided(journal, ("A", "a"), ("B", "other b"), destinations=("vna",), at=32.0)
+    journal.renew_lease(job, 99.0)
+    journal.finish_job(job, [result("seg")], {}, 40.0)
+    assert journal.waiting_deliveries() == {"vna": 1}, "as the newest revision wants it"
+
+
+def test_a_volume_that_becomes_one_part_of_several_is_adopted_under_its_new_key(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    (first,) = decided(journal, ("", "a"))
+    journal.record_instance(instance(2), 25.0)
+    jobs = decided(journal, ("TemporalPositionIdentifier=1", "a"), ("TemporalPositionIdentifier=2", "b"))
+    assert jobs[0] == first
+    job = claimed(journal)
+    assert (job.id, job.part, job.revision) == (first, "TemporalPositionIdentifier=1", 2)
+
+
+def test_parts_that_share_their_instances_are_told_apart_by_their_keys(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    whole = decided(journal, ("", "same file"))
+    journal.record_instance(instance(2), 25.0)
+    stacks = decided(journal, ("StackID=1", "same file"), ("StackID=2", "same file"))
+    assert not set(whole) & set(stacks)
+    journal.record_instance(instance(3), 26.0)
+    assert decided(journal, ("StackID=2", "same file"), ("StackID=1", "same file")) == stacks[::-1]
+
+
+def test_what_was_superseded_is_not_adopted_but_run(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0)
+    (first,) = decided(journal, ("A", "a"))
+    journal.record_instance(instance(2), 25.0)
+    decided(journal, ("B", "b"))
+    assert claimed(journal).part == "B"  # this supersedes A
+    journal.record_instance(instance(3), 26.0)
+    assert first not in decided(journal, ("A", "a"))
+
+
+def test_results_kept_in_shadow_mode_are_sent_when_a_later_live_revision_adopts_them(
+    journal: Journal,
+) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, ("A", "a"), destinations=())
+    journal.finish_job(claimed(journal), [result("seg"), result("sr")], {}, 40.0)
+    journal.record_instance(instance(2), 43.0)
+    decided(journal, ("A", "a"), destinations=("pacs",), at=44.0)
+    assert journal.waiting_deliveries() == {"pacs": 2}
+
+
+def test_facts_of_frames_come_back_as_they_were_given(journal: Journal) -> None:
+    plain = instance(1)
+    frames = ({"StackID": ("1",), "ImagePositionPatient": ("0", "0", "1")}, {"StackID": ("2",)})
+    journal.record_instance(replace(plain, header=replace(plain.header, frames=frames)), 1.0)
+    journal.record_instance(instance(2), 2.0)
+    (series,) = journal.receiving_series()
+    assert [member.frames for member in journal.members(series.id)] == [frames, ()]

@@ -26,7 +26,7 @@ def instance(number: int, digest: str = "", series: str = SERIES) -> NewInstance
 
 def decide(journal: Journal, at: float) -> None:
     (series,) = journal.receiving_series()
-    decision = SeriesDecision({"reason": "quiet"}, {}, {}, "NO_ROUTE", "none matched", None, refused=False)
+    decision = SeriesDecision({"reason": "quiet"}, {}, {}, "NO_ROUTE", "none matched", (), refused=False)
     journal.decide_series(series, decision, at)
 
 

@@ -95,7 +95,7 @@ def test_a_missing_attribute_is_not_matched_and_said_to_be_missing(value: object
 def test_an_attribute_that_some_instances_lack_is_not_matched_and_counted() -> None:
     without = {keyword: value for keyword, value in CT.items() if keyword != "KVP"}
     result = check("KVP", 120, CT, without, CT)
-    assert result == ConditionResult("KVP", "is 120", "120.0; missing in 1 of 3 instances", False)
+    assert result == ConditionResult("KVP", "is 120", "120.0; missing in 1 of 3 images", False)
 
 
 def test_a_condition_must_hold_for_every_distinct_value() -> None:

@@ -16,6 +16,7 @@ from gateway.errors import ConfigurationError
 from gateway.settings import Problem, Settings, SettingsError, load_settings
 from gateway.settings.runtime import cards, completion_rules, routes
 from gateway.settings.schema import schema_text
+from gateway.settings.wiring import model_needs, sweep_rules, worker_settings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "config" / "gateway.yaml"
@@ -169,6 +170,7 @@ def test_an_unknown_setting_is_shown_with_its_place_and_the_closest_known_one(tm
         ("delivery: {factor: 0.5}", 8, "delivery.factor", "greater than or equal to 1"),
         ("workers: {max_attempts: true}", 8, "workers.max_attempts", "true and false are no values"),
         ("workers: {device: gpu}", 8, "workers.device", "match pattern"),
+        ("workers: {memory_limit: 500MiB}", 8, "workers.memory_limit", "at least 1GiB; 0 is no limit"),
         ("workers: {heartbeat: 20s}", 8, "workers.heartbeat", "must fit twice into lease (30 s)"),
         ("dicom: {ae_title: THIS_IS_LONGER_THAN_16}", 8, "dicom.ae_title", "1 to 16 printable"),
         ("dicom: {ae_title: 1234}", 8, "dicom.ae_title", "write it in quotes"),
@@ -412,3 +414,19 @@ def test_two_sources_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> No
         "  b: {ae_title: CT, host: 10.0.0.1, roles: [source]}\n"
     )
     assert 'cannot be told from source "a"' in only_problem(text, tmp_path).message
+
+
+def test_the_worker_is_told_its_memory_limit_and_the_sweeper_what_the_card_asks_for(tmp_path: Path) -> None:
+    settings = load(f"{COMPLETE}workers: {{memory_limit: 16GiB}}\n", tmp_path)
+    assert worker_settings(settings).memory_limit_bytes == 16 * 2**30
+    assert worker_settings(load(COMPLETE, tmp_path)).memory_limit_bytes is None
+    accepts = find_card("ct-tissue").accepts
+    needs = sweep_rules(settings).needs["tissue"]
+    assert needs.minimum_slices == accepts.minimum_slices
+    assert needs.maximum_slice_spacing_mm == accepts.maximum_slice_spacing_mm
+
+
+def test_a_model_whose_card_is_gone_has_no_needs_and_its_jobs_wait_for_the_worker(tmp_path: Path) -> None:
+    path = tmp_path / "gw.yaml"
+    path.write_text(COMPLETE.replace("ct-tissue", "ct-gone"), encoding="utf-8")
+    assert model_needs(load_settings(path, {})) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,13 +14,14 @@ import pytest
 import structlog
 
 from ai.errors import SeriesRefused
-from ai.geometry import assess
+from ai.geometry import Needs, VerdictCode, assess
 from gateway.completion import CompletionRules
 from gateway.header import Facts, InstanceHeader
 from gateway.journal import Journal, JournalReader
-from gateway.journal.records import Member, NewInstance, NewResult
+from gateway.journal.records import NewInstance, NewResult
 from gateway.routing import Route, parse_condition
-from gateway.sweep import Sweeper, SweepRules, slice_header
+from gateway.sweep import Sweeper, SweepRules
+from gateway.sweep.decide import source_header
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 ROUTES = (
@@ -35,7 +37,10 @@ ROUTES = (
     ),
     Route("everything-else", action="ignore", reason="No model for this kind of series"),
 )
-RULES = SweepRules(CompletionRules(30.0, 900.0), ROUTES, {"tissue": "ct-tissue"}, live=True)
+NEEDS = Needs(minimum_slices=3, maximum_slice_spacing_mm=10.0)
+RULES = SweepRules(
+    CompletionRules(30.0, 900.0), ROUTES, {"tissue": "ct-tissue"}, {"tissue": NEEDS}, live=True
+)
 
 
 class HandClock:
@@ -91,7 +96,8 @@ class Gateway:
         self, numbers: range, series: str = "1.2.3", change: Callable[[int], dict[str, Any]] = lambda _: {}
     ) -> None:
         for n in numbers:
-            header = InstanceHeader(CT_STORAGE, f"{series}.{n}", "1.2", series, ct_facts(n, **change(n)))
+            facts = ct_facts(n, **change(n))
+            header = InstanceHeader(CT_STORAGE, f"{series}.{n}", "1.2", series, facts)
             name = f"{series}.{n}"
             instance = NewInstance(header, "1.2.840.10008.1.2.1", name, f"{name}.dcm", 100, "ct1")
             self.journal.record_instance(instance, self.clock.now_s())
@@ -130,7 +136,7 @@ def test_a_complete_ct_volume_becomes_a_job_and_everything_considered_is_recorde
     assert verdict["shape"] == [12, 64, 48]
     assert verdict["spacing_mm"] == [2.5, 0.7, 0.9]
     assert verdict["reason"] == (
-        "One regular volume: 12 slices of 64 × 48, 2.50 mm apart, pixels 0.700 × 0.900 mm."
+        "One regular volume: 12 slices of 64 × 48, 2.5 mm apart, pixels 0.7 × 0.9 mm."
     )
     decision = record["decision"]
     assert decision["name"] == "ROUTE_MATCHED"
@@ -224,6 +230,7 @@ def test_a_localizer_among_the_slices_is_dropped_before_routes_are_held_against_
     assert record["state"] == "routed"
     assert record["decision"]["routes"][0]["conditions"][2]["seen"] == "11"
     assert [note["code"] for note in record["verdict"]["notes"]] == ["LOCALIZERS_DROPPED"]
+    assert (record["verdict"]["verdict"], record["verdict"]["code"]) == ("FIXED", "LOCALIZERS_DROPPED")
 
 
 def test_a_series_that_a_gateway_made_is_never_processed(gateway: Gateway) -> None:
@@ -334,24 +341,8 @@ def test_a_journal_that_cannot_be_used_now_is_tried_again(gateway: Gateway) -> N
     assert gateway.settle() == 1
 
 
-def test_malformed_numbers_count_as_absent() -> None:
-    facts = {
-        **ct_facts(1),
-        "Rows": ("many",),
-        "Columns": ("-3",),
-        "ImagePositionPatient": ("1", "2"),
-        "ImageOrientationPatient": ("1", "0", "0", "0", "1", "nan"),
-        "PixelSpacing": ("0.7", "1e999"),
-        "NumberOfFrames": ("2.5",),
-    }
-    header = slice_header(Member("1.2.3", "d", CT_STORAGE, "1.2", "p", 1, facts))
-    assert (header.rows, header.columns, header.position_mm, header.orientation) == (None, None, None, None)
-    assert (header.pixel_spacing_mm, header.number_of_frames) == (None, 1)
-    assert header.slice_thickness_mm == 2.5
-
-
 def test_the_sweeper_does_not_import_torch() -> None:
-    code = "import sys, gateway.sweep; sys.exit(any(m in sys.modules for m in ('torch', 'scipy', 'pydicom')))"
+    code = "import sys, gateway.sweep; sys.exit(any(m in sys.modules for m in ('torch', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -377,3 +368,134 @@ def test_a_series_of_uids_that_belong_to_another_series_is_refused_by_name(gatew
     assert (record["state"], record["decision"]["name"]) == ("refused", "NO_OWN_INSTANCES")
     (event,) = [e for e in record["events"] if e["name"] == "DUPLICATE_SOP_INSTANCE"]
     assert event["reason"].endswith("the first one is used in series 1.2.3.")
+
+
+def phase(number: int) -> dict[str, Any]:
+    """Twelve positions, each in two phases."""
+    position = ("-20.0", "-30.0", str(number // 2 * 2.5))
+    return {"ImagePositionPatient": position, "TemporalPositionIdentifier": (str(1 + number % 2),)}
+
+
+def test_a_series_of_two_phases_gets_a_job_for_each(gateway: Gateway) -> None:
+    gateway.receive(range(24), change=phase)
+    assert gateway.settle() == 1
+    record = gateway.record()
+    verdict, decision = record["verdict"], record["decision"]
+    assert (record["state"], verdict["verdict"], verdict["code"]) == ("routed", "ACCEPTED", "SPLIT")
+    assert [(p["images"], p["verdict"], p["shape"]) for p in verdict["parts"]] == [
+        (12, "ACCEPTED", [12, 64, 48]),
+        (12, "ACCEPTED", [12, 64, 48]),
+    ]
+    assert [part["chosen"] for part in decision["parts"]] == ["ct-volumes", "ct-volumes"]
+    assert [part["routes"][0]["conditions"][2]["seen"] for part in decision["parts"]] == ["12", "12"]
+    assert (decision["name"], decision["model"], decision["routes"]) == ("ROUTE_MATCHED", None, [])
+    assert decision["reason"].startswith("2 parts. ")
+    jobs = record["jobs"]
+    assert [job["part"] for job in jobs] == [part["key"] for part in verdict["parts"]]
+    assert len({job["part"] for job in jobs}) == len({job["input_digest"] for job in jobs}) == 2
+
+
+def test_a_part_that_is_refused_does_not_take_the_others_with_it(gateway: Gateway) -> None:
+    gateway.receive(range(24), change=lambda n: phase(n) if n != 11 else {"ImagePositionPatient": ()})
+    gateway.settle()
+    record = gateway.record()
+    assert record["state"] == "routed"
+    assert record["verdict"]["verdict"] == "FIXED"
+    by_name = {part["name"]: part for part in record["decision"]["parts"]}
+    assert by_name["ROUTE_MATCHED"]["images"] == 12
+    assert len(record["jobs"]) == 1
+    assert {part["code"] for part in record["verdict"]["parts"]} >= {"ACCEPTED", "NO_POSITION"}
+
+
+def test_a_late_instance_of_one_phase_leaves_the_job_of_the_other_alone(gateway: Gateway) -> None:
+    gateway.receive(range(24), change=phase)
+    gateway.settle()
+    before = {job["part"]: job["id"] for job in gateway.record()["jobs"]}
+    gateway.receive(range(25, 26), change=phase)  # of the second phase
+    gateway.settle()
+    older, newer = gateway.records()
+    after = {job["part"]: job["id"] for job in newer["jobs"]}
+    (first, second) = sorted(after)
+    assert before.keys() == after.keys()
+    assert after[first] == before[first]
+    assert after[second] != before[second]
+    assert [job["id"] for job in older["jobs"]] == [before[second]]
+
+
+def test_the_digest_of_a_job_is_that_of_the_results(gateway: Gateway) -> None:
+    gateway.receive(range(12))
+    gateway.settle()
+    lines = sorted(f"1.2.3.{n} 1.2.3.{n}\n" for n in range(12))  # the tests name digests as UIDs
+    assert gateway.record()["jobs"][0]["input_digest"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def tilted(number: int) -> dict[str, Any]:
+    return {"ImagePositionPatient": ("0", str(number * 0.5), str(number * 2.5))}
+
+
+def test_a_tilted_volume_is_refused_by_name_unless_the_model_takes_it(gateway: Gateway) -> None:
+    gateway.receive(range(12), change=tilted)
+    gateway.settle()
+    record = gateway.record()
+    assert (record["state"], record["decision"]["name"]) == ("refused", "GANTRY_TILT")
+    assert (record["verdict"]["verdict"], record["verdict"]["code"]) == ("FIXED", "GANTRY_TILT")
+    assert "model tissue does not take it" in record["decision"]["reason"]
+    takes = replace(NEEDS, resampled=frozenset({VerdictCode.GANTRY_TILT}))
+    gateway.configure(replace(RULES, needs={"tissue": takes}))
+    gateway.receive(range(12), series="1.2.4", change=tilted)
+    gateway.settle()
+    assert gateway.records()[1]["state"] == "routed"
+
+
+def test_slices_too_far_apart_for_the_model_are_refused_before_a_job_is_made(gateway: Gateway) -> None:
+    gateway.receive(range(12), change=lambda n: {"ImagePositionPatient": ("0", "0", str(n * 20.0))})
+    gateway.settle()
+    record = gateway.record()
+    assert (record["state"], record["decision"]["name"]) == ("refused", "SLICES_TOO_FAR_APART")
+    assert record["verdict"]["verdict"] == "ACCEPTED", "it is a volume; the model does not take it"
+    assert record["jobs"] == []
+
+
+def test_without_a_readable_card_the_job_is_made_and_waits_for_the_worker(gateway: Gateway) -> None:
+    gateway.configure(replace(RULES, needs={}))
+    gateway.receive(range(12), change=tilted)
+    gateway.settle()
+    assert gateway.record()["state"] == "routed"
+
+
+def receive_multi_frame(gateway: Gateway) -> None:
+    """One enhanced image of twelve frames."""
+    facts = ct_facts(0, ImagePositionPatient=(), SliceThickness=(), NumberOfFrames=("12",))
+    frames = tuple(
+        {"ImagePositionPatient": ("0", "0", str(n * 2.5)), "SliceThickness": ("2.5",)} for n in range(12)
+    )
+    header = InstanceHeader("1.2.840.10008.5.1.4.1.1.2.1", "1.2.3.1", "1.2", "1.2.3", facts, frames)
+    instance = NewInstance(header, "1.2.840.10008.1.2.1", "d", "d.dcm", 100, "ct1")
+    gateway.journal.record_instance(instance, gateway.clock.now_s())
+
+
+def test_frames_of_a_multi_frame_image_count_as_images(gateway: Gateway) -> None:
+    receive_multi_frame(gateway)
+    gateway.settle()
+    record = gateway.record()
+    assert record["verdict"]["shape"] == [12, 64, 48]
+    assert record["decision"]["chosen"] == "ct-volumes"
+    assert record["decision"]["routes"][0]["conditions"][2]["seen"] == "12"
+
+
+def test_a_route_sees_the_facts_of_frames(gateway: Gateway) -> None:
+    thin = Route("thin", parse_condition("SliceThickness", {"at_most": 3}), model="tissue")
+    gateway.configure(replace(RULES, routes=(thin,)))
+    receive_multi_frame(gateway)
+    gateway.settle()
+    record = gateway.record()
+    assert (record["state"], record["decision"]["chosen"]) == ("routed", "thin")
+    assert record["decision"]["routes"][0]["conditions"][0]["seen"] == "2.5"
+
+
+def test_identity_that_old_records_lack_comes_from_the_instance_itself(gateway: Gateway) -> None:
+    gateway.receive(range(1))
+    (series,) = gateway.journal.receiving_series()
+    (member,) = gateway.journal.members(series.id)
+    facts = source_header(member).facts
+    assert (facts["SOPClassUID"], facts["SOPInstanceUID"]) == ((CT_STORAGE,), ("1.2.3.0",))

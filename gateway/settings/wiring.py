@@ -1,0 +1,96 @@
+"""Settings to what the parts of the node are made with; imports them all, so only ``serve`` uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ai.errors import AiError
+from ai.geometry import Needs
+from ai.model import find_card
+from gateway import __version__
+from gateway.deliver.send import SenderSettings
+from gateway.deliver.storage_scu import Address
+from gateway.jobs.dispatch import DispatchSettings
+from gateway.jobs.messages import WorkerSettings
+from gateway.retry import Policy
+from gateway.settings.model import Settings
+from gateway.settings.runtime import cards, completion_rules, routes, why_held
+from gateway.sweep import SweepRules
+
+
+def sweep_rules(settings: Settings) -> SweepRules:
+    """What the sweeper decides by."""
+    return SweepRules(
+        completion=completion_rules(settings),
+        routes=routes(settings),
+        cards=cards(settings),
+        needs=model_needs(settings),
+        live=settings.results.status == "live",
+    )
+
+
+def model_needs(settings: Settings) -> dict[str, Needs]:
+    """Model name to what its card asks of a volume.
+
+    A model whose card is missing or wrong is left out: the worker says so, and its jobs wait for the card.
+    """
+    needs = {}
+    for name, card in cards(settings).items():
+        try:
+            needs[name] = find_card(card, settings.model_dirs).accepts.needs
+        except AiError:
+            continue
+    return needs
+
+
+def worker_settings(settings: Settings) -> WorkerSettings:
+    """What a fresh worker is told."""
+    return WorkerSettings(
+        device=settings.workers.device,
+        cards=tuple(dict.fromkeys(cards(settings).values())),
+        card_folders=tuple(str(folder) for folder in settings.model_dirs),
+        heartbeat_s=settings.workers.heartbeat,
+        memory_limit_bytes=settings.workers.memory_limit or None,
+    )
+
+
+def dispatch_settings(settings: Settings, spool_root: Path, results_root: Path) -> DispatchSettings:
+    """How jobs are run, and how often they are tried."""
+    workers = settings.workers
+    return DispatchSettings(
+        spool_root=spool_root,
+        results_root=results_root,
+        card_folders=settings.model_dirs,
+        device=workers.device,
+        series_number_base=settings.results.series_number_base,
+        software_version=__version__,
+        max_attempts=workers.max_attempts,
+        retry_after_s=workers.retry_after,
+        job_timeout_s=workers.job_timeout,
+        lease_s=workers.lease,
+    )
+
+
+def sender_settings(settings: Settings, results_root: Path) -> Sequence[SenderSettings]:
+    """One sender for each destination to which something is sent with this configuration."""
+    delivery = settings.delivery
+    policy = Policy(
+        first_retry_s=delivery.first_retry,
+        factor=delivery.factor,
+        longest_wait_s=delivery.longest_wait,
+        give_up_after_s=delivery.give_up_after,
+        refused_attempts=delivery.refused_attempts,
+    )
+    return [
+        SenderSettings(
+            destination=name,
+            address=Address(name, peer.ae_title, peer.host, peer.port),
+            calling_ae_title=settings.dicom.ae_title,
+            results_root=results_root,
+            policy=policy,
+            timeout_s=delivery.timeout,
+        )
+        for name, peer in settings.peers.items()
+        if peer.port is not None and not why_held(settings, name)
+    ]

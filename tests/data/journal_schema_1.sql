@@ -1,0 +1,109 @@
+-- The journal: the only truth about what arrived, what was decided and what was sent.
+-- States and their edges are those of gateway/states.py. Times are seconds since 1970 UTC.
+
+CREATE TABLE series (                    -- one revision of one series
+  id                  INTEGER PRIMARY KEY,
+  study_instance_uid  TEXT NOT NULL,
+  series_instance_uid TEXT NOT NULL,
+  revision            INTEGER NOT NULL,  -- late instances open the next one
+  state               TEXT NOT NULL CHECK (state IN ('receiving', 'complete', 'routed', 'unmatched', 'refused')),
+  source              TEXT NOT NULL,     -- name of the peer that sent the newest instance
+  instance_count      INTEGER NOT NULL,
+  opened_at           REAL NOT NULL,
+  last_instance_at    REAL NOT NULL,
+  decided_at          REAL,
+  evidence            TEXT,              -- JSON: why it counts as complete
+  verdict             TEXT,              -- JSON: geometry code, reason, numbers
+  decision            TEXT,              -- JSON: routes with every condition, model, destinations
+  UNIQUE (study_instance_uid, series_instance_uid, revision)
+);
+CREATE UNIQUE INDEX series_one_receiving ON series (study_instance_uid, series_instance_uid)
+  WHERE state = 'receiving';
+CREATE INDEX series_receiving ON series (state) WHERE state = 'receiving';
+
+CREATE TABLE instance (                  -- one stored file
+  id                  INTEGER PRIMARY KEY,
+  sop_instance_uid    TEXT NOT NULL,
+  digest              TEXT NOT NULL,     -- SHA-256 of the data set as received
+  sop_class_uid       TEXT NOT NULL,
+  transfer_syntax_uid TEXT NOT NULL,
+  study_instance_uid  TEXT NOT NULL,
+  series_instance_uid TEXT NOT NULL,
+  first_revision      INTEGER NOT NULL,  -- member of this revision of its series and all later ones
+  role                TEXT NOT NULL CHECK (role IN ('member', 'conflict')),  -- conflict: same UID, other bytes
+  path                TEXT NOT NULL,     -- below the spool
+  size_bytes          INTEGER NOT NULL,
+  facts               TEXT NOT NULL,     -- JSON: header facts for rules and geometry
+  source              TEXT NOT NULL,
+  received_at         REAL NOT NULL,
+  copies              INTEGER NOT NULL DEFAULT 1,  -- how often the same bytes arrived
+  UNIQUE (sop_instance_uid, digest)
+);
+CREATE INDEX instance_by_series ON instance (study_instance_uid, series_instance_uid, first_revision);
+
+CREATE TABLE job (                       -- one model run on one series revision
+  id               INTEGER PRIMARY KEY,
+  series_id        INTEGER NOT NULL REFERENCES series (id),
+  model            TEXT NOT NULL,        -- name in the configuration
+  card             TEXT NOT NULL,
+  destinations     TEXT NOT NULL,        -- JSON list; empty in shadow mode
+  state            TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed')),
+  attempts         INTEGER NOT NULL DEFAULT 0,      -- counted when claimed
+  interruptions    INTEGER NOT NULL DEFAULT 0,      -- restarts of the gateway while it was running
+  lease_id         TEXT,
+  lease_expires_at REAL,
+  not_before       REAL NOT NULL,
+  created_at       REAL NOT NULL,
+  finished_at      REAL,
+  failure_name     TEXT,
+  failure_reason   TEXT,
+  run              TEXT,                 -- JSON: what the worker reported
+  UNIQUE (series_id, model)
+);
+CREATE INDEX job_queued ON job (not_before, id) WHERE state = 'queued';
+CREATE INDEX job_running ON job (state) WHERE state = 'running';
+
+CREATE TABLE result (                    -- one encoded object, stored before it is sent
+  id                  INTEGER PRIMARY KEY,
+  job_id              INTEGER NOT NULL REFERENCES job (id),
+  kind                TEXT NOT NULL,     -- seg, sr, overview
+  sop_class_uid       TEXT NOT NULL,
+  sop_instance_uid    TEXT NOT NULL UNIQUE,
+  series_instance_uid TEXT NOT NULL,
+  transfer_syntax_uid TEXT NOT NULL,
+  path                TEXT NOT NULL,     -- below the results folder
+  digest              TEXT NOT NULL,     -- SHA-256 of the file
+  size_bytes          INTEGER NOT NULL,
+  created_at          REAL NOT NULL,
+  UNIQUE (job_id, kind)
+);
+CREATE INDEX result_by_series ON result (series_instance_uid);
+
+CREATE TABLE delivery (                  -- the outbox: one result for one destination
+  id              INTEGER PRIMARY KEY,
+  result_id       INTEGER NOT NULL REFERENCES result (id),
+  destination     TEXT NOT NULL,         -- name of the peer
+  state           TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'sent', 'dead')),
+  attempts        INTEGER NOT NULL DEFAULT 0,
+  next_attempt_at REAL NOT NULL,
+  created_at      REAL NOT NULL,
+  finished_at     REAL,
+  failure_name    TEXT,
+  failure_reason  TEXT,
+  UNIQUE (result_id, destination)
+);
+CREATE INDEX delivery_pending ON delivery (destination, next_attempt_at, id) WHERE state = 'pending';
+CREATE INDEX delivery_sending ON delivery (state) WHERE state = 'sending';
+
+CREATE TABLE event (                     -- what happened and why, in order; never changed
+  id         INTEGER PRIMARY KEY,
+  at         REAL NOT NULL,
+  subject    TEXT NOT NULL CHECK (subject IN ('gateway', 'association', 'instance', 'series', 'job', 'result', 'delivery')),
+  subject_id INTEGER,                    -- row of the subject's table, if it has one
+  name       TEXT NOT NULL,
+  from_state TEXT,
+  to_state   TEXT,
+  reason     TEXT NOT NULL,
+  details    TEXT NOT NULL DEFAULT '{}'  -- JSON
+);
+CREATE INDEX event_by_subject ON event (subject, subject_id);

@@ -1,0 +1,131 @@
+"""A journal of schema 1 is brought to the schema of today, and keeps everything that it knows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from gateway.journal import Journal, migrate
+from gateway.journal.records import NewJob, SeriesDecision
+from gateway.journal.statements import read_sql
+
+SCHEMA_1 = (Path(__file__).parents[1] / "data" / "journal_schema_1.sql").read_text(encoding="utf-8")
+STUDY, SERIES = "1.2.1", "1.2.2"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal of schema 1: a series with a finished job whose result is being sent, and a queued job."""
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as old:
+        old.executescript(f"PRAGMA journal_mode = WAL; {SCHEMA_1} PRAGMA user_version = 1;")
+        old.execute(
+            "INSERT INTO series VALUES (1, ?, ?, 1, 'routed', 'scanner', 1, 1.0, 1.0, 2.0, '{}', '{}', '{}')",
+            (STUDY, SERIES),
+        )
+        old.execute(
+            "INSERT INTO instance VALUES (1, '1.2.3.1', 'd1', '1.2.3', '1.2.840.10008.1.2.1', ?, ?, 1, "
+            "'member', 'objects/d1.dcm', 10, '{\"Modality\":[\"CT\"]}', 'scanner', 1.0, 2)",
+            (STUDY, SERIES),
+        )
+        run = json.dumps({"source": {"input_digest": "a"}})
+        row = (
+            "INSERT INTO job (id, series_id, model, card, destinations, state, attempts, not_before, "
+            "created_at, run) VALUES (?, 1, ?, 'card', '[\"pacs\"]', ?, 1, 2.0, 2.0, ?)"
+        )
+        old.execute(row, (4, "tissue", "done", run))
+        old.execute(row, (7, "other", "queued", None))
+        old.execute(
+            "INSERT INTO result VALUES (5, 4, 'seg', '1.2', '2.25.1', '2.25.2', '1.2', 'p', 'd', 1, 3.0)"
+        )
+        old.execute(
+            "INSERT INTO delivery (id, result_id, destination, state, next_attempt_at, created_at) "
+            "VALUES (6, 5, 'pacs', 'pending', 3.0, 3.0)"
+        )
+        old.execute("INSERT INTO event VALUES (1, 3.0, 'job', 4, 'succeeded', 'running', 'done', 'x', '{}')")
+    old.close()
+    return path
+
+
+def schema(path: Path) -> set[tuple[str, ...]]:
+    """Every column of every table as SQLite knows it, and every index."""
+    with sqlite3.connect(path) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        columns = {
+            (table, str(c[1]), str(c[2]), str(c[3]), str(c[4]))
+            for table in tables
+            for c in connection.execute(f"PRAGMA table_info({table})")
+        }
+        query = "SELECT name, tbl_name, coalesce(sql, '') FROM sqlite_schema WHERE type = 'index'"
+        indexes = {
+            (str(name), str(table), " ".join(sql.split())) for name, table, sql in connection.execute(query)
+        }
+    connection.close()
+    return columns | indexes
+
+
+def test_a_migrated_journal_has_the_schema_of_a_new_one(path: Path, tmp_path: Path) -> None:
+    Journal(path).close()
+    Journal(tmp_path / "new.db").close()
+    assert schema(path) == schema(tmp_path / "new.db")
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (migrate.SCHEMA_VERSION,)
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_a_migrated_journal_goes_on_where_it_stood(path: Path) -> None:
+    journal = Journal(path)
+    try:
+        (member,) = journal.members(1)
+        assert (member.facts, member.frames) == ({"Modality": ("CT",)}, ())
+        job = journal.claim_job("lease", 99.0, 50.0)
+        assert job is not None
+        assert (job.id, job.model, job.part, job.attempts) == (7, "other", "", 2)
+        delivery = journal.claim_delivery("pacs", 51.0)
+        assert delivery is not None
+        assert (delivery.id, delivery.kind) == (6, "seg")
+    finally:
+        journal.close()
+
+
+def test_a_finished_job_of_schema_1_is_adopted_when_its_instances_are_the_same(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO series (study_instance_uid, series_instance_uid, revision, state, source, "
+            "instance_count, opened_at, last_instance_at) "
+            "VALUES (?, ?, 2, 'receiving', 'scanner', 2, 60.0, 60.0)",
+            (STUDY, SERIES),
+        )
+    connection.close()
+    journal = Journal(path)
+    try:
+        (series,) = journal.receiving_series()
+        jobs = (
+            NewJob("tissue", "card", ("pacs",), "r", "K", "a"),
+            NewJob("other", "card", (), "r", "K", "a"),
+        )
+        decision = SeriesDecision({}, {}, {}, "ROUTE_MATCHED", "r", jobs, refused=False)
+        adopted, new = journal.decide_series(series, decision, 61.0)
+        assert adopted == 4
+        assert new not in (4, 7), "the queued job does not say what it was about"
+    finally:
+        journal.close()
+
+
+def test_a_migration_that_breaks_off_leaves_the_old_journal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = schema(path)
+    broken = f"{read_sql('migrate_2.sql')} DROP TABLE nowhere;"
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "read_sql", lambda _name: broken)
+        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+            Journal(path)
+    assert schema(path) == before
+    Journal(path).close()
+    assert schema(path) != before
