@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ai.errors import AiError, SeriesRefused
+from ai.folder import find_series
 from ai.loaders import choose_device, load_model
 from ai.model import find_card
 from ai.pipeline import RunOptions, run_series, write_outcome
-from ai.volume import find_series
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for seg.dcm, sr.dcm, overview, mask.nii.gz, run.json")
     parser.add_argument("--model", default="ct-tissue", help="name of a model card (default: ct-tissue)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
+    parser.add_argument("--part", default="", help="which part of a series that makes several volumes")
     options = parser.parse_args(arguments)
     if not options.series.is_dir():
         sys.stderr.write(f"FOLDER_NOT_FOUND: There is no folder {options.series}.\n")
@@ -32,26 +33,24 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"OUT_UNUSABLE: {options.out} cannot be a folder for results: {error.strerror}.\n")
         return 2
     try:
-        _run(options.series, options.out, options.model, options.device)
+        _run(options)
     except AiError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def _run(folder: Path, out: Path, model_name: str, device: str) -> None:
-    spec = find_card(model_name)
-    series = find_series(folder)
-    if len(series) != 1:
-        raise SeriesRefused(
-            "SEVERAL_SERIES" if series else "NO_SERIES",
-            f"The folder has {len(series)} DICOM series; give a folder with one.",
-        )
+def _run(options: argparse.Namespace) -> None:
+    spec = find_card(options.model)
+    series = find_series(options.series)
+    if len(series) > 1:
+        reason = f"The folder has {len(series)} DICOM series; give a folder with one."
+        raise SeriesRefused("SEVERAL_SERIES", reason)
     (files,) = series.values()
-    model = load_model(spec, choose_device(device))
+    model = load_model(spec, choose_device(options.device))
     created_at = datetime.now(tz=UTC).astimezone()  # noqa: TID251 - the composition root of the library alone
-    run_options = RunOptions(created_at=created_at, software_version=_version())
-    write_outcome(run_series(files, model, run_options, _say), out)
+    run_options = RunOptions(created_at=created_at, software_version=_version(), part_key=options.part)
+    write_outcome(run_series(files, model, run_options, _say), options.out)
 
 
 def _say(stage: str, fraction: float) -> None:

@@ -170,7 +170,9 @@ class _Seg:
         except Exception as error:
             raise AiError("SEG_UNREADABLE", f"{path.name} cannot be read as DICOM SEG: {error}") from error
         if geometry is None:
-            raise AiError("SEG_UNREADABLE", f"The frames of {path.name} do not form one regular volume.")
+            reason = f"The frames of {path.name} do not form one regular volume: they are tilted, uneven or "
+            reason += "incomplete. Of a result of ours compare mask.nii.gz, which lies on an even grid."
+            raise AiError("SEG_UNREADABLE", reason)
         names = {
             int(item.SegmentNumber): str(item.SegmentLabel)
             for item in image.SegmentSequence

@@ -20,6 +20,7 @@ from gateway.errors import ConfigurationError, GatewayError
 COMMANDS: Mapping[str, str] = {
     "serve": "serve:serve",
     "segment": "segment:segment",
+    "volume": "volume:volume",
     "compare": "segment:compare",
     "study": "study:study",
     "check": "check:check",

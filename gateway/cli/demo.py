@@ -103,7 +103,7 @@ def _series_files(out: Path, series: Path | None) -> list[Path]:
     if not series.is_dir():
         fail("FOLDER_NOT_FOUND", f"There is no folder {series}.", EXIT_NOT_FOUND)
     from ai.errors import SeriesRefused
-    from ai.volume import find_series
+    from ai.folder import find_series
 
     try:
         found = find_series(series)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from ai.model import ModelSpec
     from ai.model import Progress as Report
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_EXIT_CODES = {
+    "SEVERAL_SERIES": EXIT_USAGE,
+    "SEVERAL_VOLUMES": EXIT_USAGE,
+    "PART_NOT_FOUND": EXIT_NOT_FOUND,
+    "UNKNOWN_MODEL": EXIT_NOT_FOUND,
+}
+
 
 def segment(
     folder: Annotated[Path, typer.Argument(help="Folder with the DICOM files of one series.")],
@@ -34,25 +43,28 @@ def segment(
     series: Annotated[
         str | None, typer.Option(help="Series Instance UID, if the folder has several.")
     ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Which part of a series that makes several: `aigw volume` names them.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of a table.")] = False,
 ) -> None:
     """Segment one series from a folder: the same code path as the node, without a PACS."""
-    from ai.errors import AiError, SeriesRefused, UnknownModel
+    from ai.errors import AiError
+    from ai.folder import find_series
     from ai.model import find_card
-    from ai.volume import find_series
 
+    if not _DEVICE.fullmatch(device):
+        fail("DEVICE_UNKNOWN", f"There is no device {device!r}: give auto, cpu or cuda:N.", EXIT_USAGE)
     if not folder.is_dir():
         fail("FOLDER_NOT_FOUND", f"There is no folder {folder}.", EXIT_NOT_FOUND)
     prepare_folder(out)
     try:
         spec = find_card(model, model_dir or ())
         files = _choose(find_series(folder), series)
-        run = _run(files, spec, device, out)
-    except UnknownModel as error:
-        fail(error.code, error.reason, EXIT_NOT_FOUND)
-    except (SeriesRefused, AiError) as error:
-        fail(error.code, error.reason, EXIT_FAILED)
+        run = _run(files, spec, device, part or "", out)
+    except AiError as error:
+        fail(error.code, error.reason, _EXIT_CODES.get(error.code, EXIT_FAILED))
     if as_json:
         typer.echo(json.dumps(dict(run), indent=2))
     else:
@@ -79,12 +91,12 @@ def _listing(found: dict[str, list[Path]]) -> str:
     return ", ".join(f"{uid or '(no UID)'} with {len(files)} files" for uid, files in sorted(found.items()))
 
 
-def _run(files: list[Path], spec: ModelSpec, device: str, out: Path) -> Mapping[str, object]:
+def _run(files: list[Path], spec: ModelSpec, device: str, part_key: str, out: Path) -> Mapping[str, object]:
     from ai.loaders import choose_device, load_model
     from ai.pipeline import RunOptions, run_series, write_outcome
 
     created_at = datetime.fromtimestamp(SystemClock().now_s(), tz=UTC).astimezone()
-    options = RunOptions(created_at=created_at, software_version=__version__)
+    options = RunOptions(created_at=created_at, software_version=__version__, part_key=part_key)
     with _progress() as report:
         outcome = run_series(files, load_model(spec, choose_device(device)), options, report)
     write_outcome(outcome, out)

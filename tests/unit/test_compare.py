@@ -15,6 +15,7 @@ from ai.errors import AiError
 from ai.geometry import VolumeGeometry
 from ai.nifti import write_nifti
 from tests.builders import affine, ct_series
+from tests.runs import even_geometry
 
 SHAPE = (6, 20, 24)
 SPACING_MM = (3.0, 0.8, 0.7)
@@ -24,7 +25,7 @@ def geometry(
     orientation: str = "HFS", shape: tuple[int, int, int] = SHAPE, scale: float = 1.0
 ) -> VolumeGeometry:
     spacing = (SPACING_MM[0], SPACING_MM[1] * scale, SPACING_MM[2] * scale)
-    return VolumeGeometry(affine(shape, spacing), shape, (), None)
+    return even_geometry(affine(shape, spacing), shape)
 
 
 def labels() -> np.ndarray:
@@ -71,7 +72,7 @@ def test_the_same_map_stored_with_flipped_and_exchanged_axes_is_matched_exactly(
     flip[3, 3] = 1.0
     flip[[0, 1, 2], [2, 1, 0]] = (1.0, -1.0, 1.0)  # stored as (column, row backwards, slice)
     flip[1, 3] = SHAPE[1] - 1
-    other = VolumeGeometry(geometry().index_to_lps @ flip, SHAPE[::-1], (), None)
+    other = even_geometry(geometry().index_to_lps @ flip, SHAPE[::-1])
     truth = nifti(tmp_path / "truth.nii.gz", labels()[:, ::-1].transpose(2, 1, 0), other)
     result = compare_files(mask, truth)
     assert result.same_grid
@@ -156,7 +157,7 @@ def test_grids_that_do_not_meet_are_refused(tmp_path: Path) -> None:
     mask = nifti(tmp_path / "mask.nii.gz", labels(), geometry())
     far = geometry().index_to_lps.copy()
     far[2, 3] += 500
-    truth = nifti(tmp_path / "truth.nii.gz", labels(), VolumeGeometry(far, SHAPE, (), None))
+    truth = nifti(tmp_path / "truth.nii.gz", labels(), even_geometry(far, SHAPE))
     with pytest.raises(AiError, match="GRIDS_APART"):
         compare_files(mask, truth)
 

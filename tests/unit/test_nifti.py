@@ -12,13 +12,14 @@ from ai.errors import AiError
 from ai.geometry import VolumeGeometry
 from ai.nifti import read_nifti, write_nifti
 from tests.builders import ORIENTATIONS, affine
+from tests.runs import even_geometry
 
 SHAPE = (4, 5, 6)
 SPACING_MM = (2.5, 0.8, 0.5)
 
 
 def geometry(orientation: str) -> VolumeGeometry:
-    return VolumeGeometry(affine(SHAPE, SPACING_MM, orientation, (-10.0, 20.0, 30.0)), SHAPE, (), None)
+    return even_geometry(affine(SHAPE, SPACING_MM, orientation, (-10.0, 20.0, 30.0)), SHAPE)
 
 
 def labels() -> np.ndarray:
