@@ -90,9 +90,9 @@ def _nothing_left(slices: Sequence[SliceHeader], images: Sequence[SliceHeader]) 
         return Part("", "", frames, refuse(VerdictCode.LOCALIZER, reason, images=len(images)))
     reason = "The series has no instances."
     if slices:
-        reason = f"None of the {len(slices)} instances has Rows and Columns: they are no images."
+        reason = f"None of the {len(slices)} instances is an image that can be measured (SEG, SR …)."
         if len(slices) == 1:
-            reason = "The only instance has no Rows or no Columns: it is no image."
+            reason = "The only instance is no image that can be measured (SEG, SR …)."
     return Part("", "", frames, refuse(VerdictCode.NOT_AN_IMAGE, reason, images=len(slices)))
 
 
@@ -117,18 +117,23 @@ def _dropped_notes(non_images: int, localizers: int, total: int) -> tuple[Note, 
 
 
 def _parts(groups: Sequence[Group], dropped: tuple[Note, ...]) -> tuple[Part, ...]:
-    """Name each part by the traits in which the parts differ, and place it."""
-    differing = [name for name in _names(groups) if len({g.traits.get(name) for g in groups}) > 1]
-    keys = _keys(groups, differing)
+    """Name each part by the traits in which the parts differ, and place it.
+
+    Images that are refused before they are placed do not count for the names of the others: a report that
+    arrives late in the same series changes neither the keys of its volumes nor the UIDs of their results.
+    """
+    differing = _differing([g for g in groups if g.refusal is None])
+    traits = [list(g.traits) if g.refusal else [n for n in differing if n in g.traits] for g in groups]
+    keys = _keys(groups, traits)
     parts = []
     for number, index in enumerate(sorted(range(len(groups)), key=lambda i: _natural(keys[i])), start=1):
         group = groups[index]
-        words = [group.traits[name][1] for name in differing if name in group.traits]
+        words = [group.traits[name][1] for name in traits[index]] if len(groups) > 1 else []
         label = ", ".join(word for word in words if word)[:_LONGEST_KEY]
         geometry = group.refusal or place(group.slices)
         frames = tuple(s.ref for s in group.slices)
         if isinstance(geometry, VolumeGeometry):
-            told = f"Part {number} of {len(groups)} of the series: {label}."
+            told = f"Part {number} of {len(groups)} of the series{': ' if label else ''}{label}."
             split = (Note(NoteCode.SPLIT, told),) if len(groups) > 1 else ()
             geometry = replace(geometry, notes=(*geometry.notes, *dropped, *split))
             frames = geometry.frames
@@ -136,17 +141,19 @@ def _parts(groups: Sequence[Group], dropped: tuple[Note, ...]) -> tuple[Part, ..
     return tuple(parts)
 
 
-def _names(groups: Sequence[Group]) -> list[str]:
-    return list(dict.fromkeys(name for group in groups for name in group.traits))
+def _differing(groups: Sequence[Group]) -> list[str]:
+    """Names of the traits in which groups differ."""
+    names = dict.fromkeys(name for group in groups for name in group.traits)
+    return [name for name in names if len({g.traits.get(name) for g in groups}) > 1]
 
 
-def _keys(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+def _keys(groups: Sequence[Group], traits: Sequence[Sequence[str]]) -> list[str]:
     """A key of values for each group; empty for the only one. Equal ones are told apart by their planes."""
     if len(groups) == 1:
         return [""]
     keys = []
-    for group in groups:
-        key = ";".join(f"{name}={group.traits[name][0]}" for name in names if name in group.traits)
+    for group, names in zip(groups, traits, strict=True):
+        key = ";".join(f"{name}={group.traits[name][0]}" for name in names)
         keys.append(key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 17]}~{_digest(key)}")
     counts = Counter(keys)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ai.geometry.model import (
+    SHORTEST_MM,
     NotAVolume,
     Note,
     NoteCode,
@@ -20,7 +21,7 @@ from ai.geometry.wording import frame_of_reference_note, mm
 def place_alone(header: SliceHeader) -> VolumeGeometry | NotAVolume:
     """One slice: its thickness stands for the spacing (PS3.3 C.7.6.2.1.1 leaves no other extent)."""
     thickness_mm = header.slice_thickness_mm
-    if not thickness_mm or not 0.0 < thickness_mm < 1e3:
+    if not thickness_mm or not SHORTEST_MM <= thickness_mm < 1e3:
         reason = (
             "There is 1 slice, and its header has no Slice Thickness: its extent along the normal is unknown."
         )
@@ -49,7 +50,7 @@ def place_alone(header: SliceHeader) -> VolumeGeometry | NotAVolume:
 def place_projection(header: SliceHeader) -> VolumeGeometry | NotAVolume:
     """A projection image as one slice in the plane of its detector: rows down (+y), columns across (+x)."""
     spacing = header.detector_spacing_mm or header.pixel_spacing_mm
-    if spacing is None or not all(0.0 < each < 1e3 for each in spacing):
+    if spacing is None or not all(SHORTEST_MM <= each < 1e3 for each in spacing):
         reason = (
             "The projection image has neither Imager Pixel Spacing nor Pixel Spacing: nothing in it can be "
             "measured in millimetres."

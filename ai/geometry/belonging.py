@@ -11,6 +11,7 @@ import numpy as np
 
 from ai.geometry.clusters import clusters, grouped
 from ai.geometry.model import (
+    SHORTEST_MM,
     FloatArray,
     NotAVolume,
     SliceHeader,
@@ -100,8 +101,8 @@ def position_faults(header: SliceHeader) -> list[str]:
     errors = (a * a + b * b + c * c - 1.0, d * d + e * e + f * f - 1.0, a * d + b * e + c * f)
     if max(map(abs, errors)) > 2.0 * ORIENTATION_TOLERANCE:
         faults.append("Image Orientation (Patient) is not two perpendicular unit vectors")
-    if min(header.pixel_spacing_mm) <= 0.0:
-        faults.append("Pixel Spacing is not positive")
+    if min(header.pixel_spacing_mm) < SHORTEST_MM:
+        faults.append("Pixel Spacing is no positive length")
     return faults
 
 

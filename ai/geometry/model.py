@@ -12,6 +12,8 @@ import numpy.typing as npt
 Vector = tuple[float, float, float]
 FloatArray = npt.NDArray[np.float64]
 
+SHORTEST_MM = 1e-6  # a nanometre: a spacing or thickness below it is no length, and areas of it vanish
+
 
 class Verdict(StrEnum):
     """What becomes of a sub-volume: taken as it is, taken after a repair that is named, or not taken."""
@@ -250,10 +252,11 @@ class Part:
     Attributes
     ----------
     key
-        What tells it from its siblings, stable whatever the order of arrival: empty when the series is one
-        volume, else for example ``EchoTime=4.6`` or ``orientation=2;size=512x512``. At most 200 characters.
+        What tells it from its siblings, stable whatever the order of arrival: empty for the only one, beside
+        which others may only have been refused before they were placed, else for example ``EchoTime=4.6``
+        or ``size=512x512;orientation=axial``. At most 200 characters.
     label
-        The same for people: ``Echo Time 4.6``; empty when the series is one volume.
+        The same for people: ``Echo Time 4.6``; empty where the key is.
     frames
         Every image plane of the part, in slice order where that is known.
     """

@@ -95,7 +95,7 @@ def _distinct_positions(stack: _Stack) -> NotAVolume | None:
     phases = count / places
     if places > 1 and phases.is_integer():
         reason += f": {int(phases)} at each, as if several phases, echoes or directions were in one series"
-    reason += "; no attribute tells them apart"
+    reason += "; no attribute makes volumes of them"
     return refuse(VerdictCode.DUPLICATE_POSITION, f"{reason}.", images=count, positions=int(places))
 
 

@@ -19,7 +19,6 @@ from ai.geometry.planes import Plane, are_volumes, on_one_grid, planes_of, posit
 STACK = "StackID"
 _MAKES_ANOTHER_IMAGE: Mapping[str, tuple[str, str]] = {
     STACK: ("Stack", ""),
-    "DimensionIndexValues": ("Dimension index", ""),
     "TemporalPositionIdentifier": ("Temporal Position", ""),
     "TemporalPositionIndex": ("Temporal Position", ""),
     "NominalPercentageOfCardiacPhase": ("Cardiac phase", "%"),
@@ -34,6 +33,7 @@ _MAKES_ANOTHER_IMAGE: Mapping[str, tuple[str, str]] = {
     "ImageType": ("Image Type", ""),
     "ConvolutionKernel": ("Kernel", ""),
     "ReconstructionAlgorithm": ("Reconstruction", ""),
+    "DimensionIndexValues": ("Dimension index", ""),  # the last: an index tells people less than a value
 }
 """Images that differ here show something else: they split wherever they are volumes of their own.
 

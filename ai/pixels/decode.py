@@ -56,8 +56,7 @@ def decode_into(pixels: FramePixels, out: Plane) -> None:
     else:
         out[...] = np.multiply(values, pixels.rescale.slope, dtype=np.float64) + pixels.rescale.intercept
     if mask is not None:
-        lowest = out.min()
-        out[mask] = min(AIR_HU, lowest) if pixels.is_ct else lowest
+        out[mask] = AIR_HU if pixels.is_ct else out.min()
 
 
 def _rescale_whole(values: _Cells, pixels: FramePixels, out: Plane) -> None:

@@ -93,7 +93,8 @@ def _encapsulated(file: SourceFile, pixel_data: PixelData, layout: Layout) -> tu
     elif len(fragments) == layout.frames:
         frames = [(fragment,) for fragment in fragments]
     else:
-        frames = _by_offsets(fragments, struct.unpack(f"<{len(table) // 4}L", table), layout)
+        offsets = struct.unpack_from(f"<{len(table) // 4}L", table)  # what is left over is no offset
+        frames = _by_offsets(fragments, offsets, layout)
     for number, frame in enumerate(frames, start=1):
         _check_length(sum(part.length for part in frame), number, layout)
     return tuple(frames)

@@ -58,7 +58,7 @@ class ValueReader:
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
-        self._known: dict[tuple[str, bytes], tuple[str, ...]] = {}
+        self._known: dict[tuple[str, bool, bytes], tuple[str, ...]] = {}
         self.character_set = "latin-1"
         self.signed = False
 
@@ -80,14 +80,14 @@ class ValueReader:
             return ()
         vr = self._vr(element, usual_vr)
         raw = self._bytes(element)
-        values = self._known.get((vr, raw))
+        values = self._known.get((vr, encoding.big_endian, raw))
         if values is not None:
             return values
         values = self._decoded(raw, vr, encoding.big_endian)
         if not any(values):
             return ()
         if len(raw) <= _SHORT_BYTES:
-            self._known[vr, raw] = values
+            self._known[vr, encoding.big_endian, raw] = values
         return values
 
     def _bytes(self, element: Element) -> bytes:

@@ -278,6 +278,7 @@ def _with_one_changed(keyword: str, value: object) -> list[Dataset]:
         ("ImageOrientationPatient", [0, 0, 0, 0, 0, 0], "NO_POSITION"),
         ("PixelSpacing", None, "NO_POSITION"),
         ("PixelSpacing", [0, 0.7], "NO_POSITION"),
+        ("PixelSpacing", ["1e-300", "0.7"], "NO_POSITION"),
     ],
 )
 def test_one_odd_slice_gives_the_name_of_its_fault_and_leaves_a_hole(

@@ -335,3 +335,12 @@ def test_damaged_bytes_crash_no_decoder(tmp_path: Path, syntax: str) -> None:
     outcomes = limited(paths)
     assert all(o == "decoded" or o.startswith("CANNOT_DECODE") for o in outcomes)
     assert any(o.startswith("CANNOT_DECODE") for o in outcomes)
+
+
+def test_an_offset_table_that_ends_within_an_offset_is_refused(tmp_path: Path) -> None:
+    first, second = (s + b"\0" * (len(s) % 2) for s in [encoded(STORED, JPEGLSLossless)] * 2)
+    value = bytearray(fragments(first[:100], first[100:], second, table=[0, 0]))
+    value[4:8] = struct.pack("<L", 6)  # of the table; 2 of its bytes are taken away
+    del value[14:16]
+    with_two = with_pixel_data(image(np.stack([STORED, STORED])), bytes(value), JPEGLSLossless)
+    assert refusal(with_two, tmp_path).code == "CANNOT_DECODE"

@@ -20,6 +20,8 @@ from pydicom.uid import (
 
 from ai.errors import HeaderError
 from ai.source import ALL, read_header
+from ai.source.elements import Element, Encoding
+from ai.source.values import ValueReader
 from tests.builders import compressed, ct_series
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -197,3 +199,11 @@ def test_pydicom_reads_the_facts_of_what_we_wrote_in_the_same_way() -> None:
     assert facts["ImageType"] == tuple(read.ImageType)
     assert [float(v) for v in facts["PixelSpacing"]] == [float(v) for v in read.PixelSpacing]
     assert int(facts["BitsStored"][0]) == read.BitsStored
+
+
+def test_equal_bytes_of_either_byte_order_are_told_apart() -> None:
+    values = ValueReader(memoryview(b"\x01\x00"))
+    element = Element(0x00280010, "US", 0, 2, 2)
+    for _ in range(2):
+        assert values.values(element, "US", Encoding(explicit_vr=True)) == ("1",)
+        assert values.values(element, "US", Encoding(explicit_vr=True, big_endian=True)) == ("256",)

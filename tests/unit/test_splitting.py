@@ -383,6 +383,41 @@ def test_a_projection_image_without_any_spacing_is_refused() -> None:
     assert "Imager Pixel Spacing" in part.geometry.reason
 
 
+def test_a_report_in_the_series_changes_neither_the_key_nor_the_label_of_the_volume() -> None:
+    volume = headers_of(builders.ct_series())
+    report = replace(volume[0], sop_instance_uid="1.2.3", position_mm=None, orientation=None, rows=600)
+    with_report = {part.key: part for part in assess([report, *volume])}
+    (alone,) = assess(volume)
+    assert set(with_report) == {alone.key, "position=none"} == {"", "position=none"}
+    assert with_report[""].frames == alone.frames
+    assert with_report[""].label == alone.label
+    assert with_report[""].geometry.reason.endswith("Part 1 of 2 of the series.")
+
+
+def test_a_part_is_named_by_the_value_and_not_by_the_index_of_a_dimension() -> None:
+    (plane,) = headers_of(builders.ct_series((1, 16, 16)))
+    frames = [
+        replace(
+            plane,
+            frame_number=4 * z + 2 * echo + phase + 1,
+            position_mm=(0.0, 0.0, float(z)),
+            attributes={
+                "DimensionIndexValues": f"{phase + 1}\\{echo + 1}",
+                "EchoTime": ("4.6", "9.2")[echo],
+                "ComplexImageComponent": ("MAGNITUDE", "PHASE")[phase],
+            },
+        )
+        for z in range(5)
+        for echo in range(2)
+        for phase in range(2)
+    ]
+    assert [part.key for part in assess(frames)] == [
+        f"EchoTime={time};ComplexImageComponent={component}"
+        for time in ("4.6", "9.2")
+        for component in ("MAGNITUDE", "PHASE")
+    ]
+
+
 def test_twenty_thousand_slices_are_assessed_without_quadratic_time() -> None:
     (first, *_) = headers_of(builders.ct_series((1, 16, 16)))
     many = [
