@@ -53,8 +53,6 @@ class Accepts(_Card):
     ----------
     resampled
         Which stacks the model may see resampled on an upright, even grid: tilted ones, uneven ones.
-    projections
-        Whether it takes images of a detector, which have no place in the patient.
     scale
         Which values it takes: those of the modality, SUVbw of PET, or the Philips scale of MR.
     """
@@ -63,7 +61,6 @@ class Accepts(_Card):
     minimum_slices: int = Field(default=2, ge=1)
     maximum_slice_spacing_mm: float = Field(default=10.0, gt=0)
     resampled: frozenset[Literal["GANTRY_TILT", "IRREGULAR_SPACING"]] = frozenset()
-    projections: bool = False
     scale: Scale = "modality"
 
     @property
@@ -73,7 +70,6 @@ class Accepts(_Card):
             minimum_slices=self.minimum_slices,
             maximum_slice_spacing_mm=self.maximum_slice_spacing_mm,
             resampled=frozenset(VerdictCode(code) for code in self.resampled),
-            projections=self.projections,
         )
 
 

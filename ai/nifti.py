@@ -24,6 +24,7 @@ from ai.geometry import VolumeGeometry
 Affine = npt.NDArray[np.float64]
 
 _Nifti1Image: Any = nib.Nifti1Image  # the package is untyped
+_LONGEST_SIDE = 32767
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _REVERSED = np.eye(4)[[2, 1, 0, 3]]  # (column, row, slice) to (slice, row, column)
 
@@ -48,9 +49,20 @@ def write_nifti(path: Path, voxels: npt.NDArray[Any], geometry: VolumeGeometry) 
     """Write an image or label map ``(slices, rows, columns)`` as ``.nii`` or ``.nii.gz``.
 
     The same input gives the same bytes: the gzip header carries no time.
+
+    Raises
+    ------
+    AiError
+        ``NIFTI_TOO_LARGE``: NIfTI-1 stores sizes as 16-bit signed integers.
     """
     if voxels.shape != geometry.shape:
         raise ValueError(f"the voxels are {voxels.shape}, the geometry {geometry.shape}")
+    if max(voxels.shape) > _LONGEST_SIDE:
+        size = " × ".join(str(n) for n in voxels.shape)
+        raise AiError(
+            "NIFTI_TOO_LARGE",
+            f"{size} voxels do not fit into NIfTI-1: no side is longer than {_LONGEST_SIDE}.",
+        )
     affine = _LPS_TO_RAS @ geometry.index_to_lps @ _REVERSED
     image = _Nifti1Image(voxels.transpose(2, 1, 0), affine)
     image.set_sform(affine, code=1)

@@ -235,7 +235,8 @@ def _result(kind: ResultKind, dataset: Dataset, software_version: str) -> Result
 
 
 def _segment_row(measurement: Measurement, context: ResultContext) -> dict[str, object]:
-    structure, intensity = measurement.structure, measurement.intensity
+    structure = measurement.structure
+    intensity = measurement.intensity if context.series.volume.unit == "HU" else None
     return {
         "number": structure.number,
         "label": structure.label,

@@ -10,6 +10,7 @@ copied study time too, so it is written only with the source's own value (PS3.3 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Literal
@@ -32,6 +33,7 @@ ResultKind = Literal["seg", "sr", "overview"]
 
 _LONG_STRING = 64  # PS3.5 6.2, VR LO
 _SHORTEST_TITLE = 12  # of the model, in a description that must say much else
+_DIGEST = 4  # characters: at most 64 parts of one series are told apart
 _SERIES: dict[ResultKind, tuple[int, str]] = {
     "seg": (1, "SEG"),
     "sr": (2, "table"),
@@ -53,7 +55,7 @@ def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttribu
     """Number (base + 1, 2, 3), description, date and time of a result's series.
 
     The description is ``AI <title> SEG (RUO)``; ``AI <title> SEG, <part> (RUO)`` where the source series has
-    several parts.
+    several parts. At most 64 characters: a long part is cut, see :func:`_fitted`.
     """
     offset, word = _SERIES[kind]
     moment = context.created_at.astimezone(_source_zone(context) or context.created_at.tzinfo)
@@ -70,9 +72,17 @@ def _description(context: ResultContext, word: str) -> str:
     label = "".join(c if c.isprintable() and c != "\\" else "/" for c in context.series.part.label)
     if label:
         room = _LONG_STRING - len(f"AI {ending},  (RUO)") - _SHORTEST_TITLE
-        ending += f", {label[:room].strip()}"
+        ending += f", {_fitted(label, context.series.part.key, room)}"
     ending += " (RUO)"
     return f"AI {context.spec.title}"[: _LONG_STRING - len(ending)] + ending
+
+
+def _fitted(label: str, key: str, room: int) -> str:
+    """The label of a part; one that is cut ends with a digest of the key, so that siblings stay distinct."""
+    if len(label) <= room:
+        return label.strip()
+    digest = hashlib.sha256(key.encode()).hexdigest()[:_DIGEST]
+    return f"{label[: room - _DIGEST - 1].strip()}~{digest}"
 
 
 def revision_words(context: ResultContext) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
 
 from ai import terminology
-from ai.geometry import VerdictCode
+from ai.geometry import VerdictCode, VolumeGeometry
 from ai.model import Structure
 from ai.results.coding import concept
 from ai.results.context import ResultContext
@@ -66,7 +68,8 @@ def build_seg(context: ResultContext) -> Dataset:
     """
     geometry = context.series.volume.geometry
     planes = source_planes(context.series)
-    sources = [_source(plane) for plane in planes]
+    in_plane = _in_plane(planes, geometry)
+    sources = [_source(plane, in_plane) for plane in planes]
     if context.labels.shape != geometry.shape or len(sources) != geometry.shape[0]:
         raise ValueError(
             f"the label map is {context.labels.shape}, the volume {geometry.shape}, "
@@ -88,12 +91,14 @@ def build_seg(context: ResultContext) -> Dataset:
         software_versions=context.software_version,
         device_serial_number=device_serial_number(context),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        pixel_measures=_pixel_measures(context),
+        pixel_measures=_pixel_measures(context, in_plane),
         omit_empty_frames=found,
         content_label=content_label(spec.title),
         content_description=f"{spec.title} {spec.version}. Research use only."[:_LONG_STRING],
     )
     _fix_identity(seg, context)
+    # The writer takes the spacing of a single slice for 1 mm.
+    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _pixel_measures(context, in_plane)
     _cite_sources(seg, planes)
     set_series(seg, context, "seg")
     add_equipment(seg, context)
@@ -111,7 +116,26 @@ def tracking_id(context: ResultContext, structure: Structure) -> str:
     return f"{context.spec.id} {structure.label}"
 
 
-def _source(plane: SourcePlane) -> Dataset:
+def _in_plane(planes: Sequence[SourcePlane], geometry: VolumeGeometry) -> Dataset:
+    """Image Orientation and Pixel Spacing of all slices, as the source writes them.
+
+    A SEG has one of each. Where slices differ by noise, they are those of the volume, which are the mean.
+    """
+    down, along = (step / np.linalg.norm(step) for step in geometry.index_to_lps[:3, 1:3].T)
+    shared = Dataset()
+    for keyword, written, mean in (
+        ("ImageOrientationPatient", [plane.orientation for plane in planes], (*along, *down)),
+        ("PixelSpacing", [plane.measures for plane in planes], geometry.spacing_mm[1:]),
+    ):
+        first = written[0][keyword]
+        if all(item[keyword].value == first.value for item in written):
+            shared[keyword] = first
+        else:
+            setattr(shared, keyword, [DSfloat(float(number), auto_format=True) for number in mean])
+    return shared
+
+
+def _source(plane: SourcePlane, in_plane: Dataset) -> Dataset:
     """What the writer needs of a slice: identity, place, and the equipment that it lists, decoded.
 
     Patient and study are copied later as they are. The writer refuses some values, decodes text by another
@@ -125,8 +149,8 @@ def _source(plane: SourcePlane) -> Dataset:
     for keyword in _TYPE_2:
         setattr(source, keyword, None)
     source["ImagePositionPatient"] = plane.position["ImagePositionPatient"]
-    source["ImageOrientationPatient"] = plane.orientation["ImageOrientationPatient"]
-    source["PixelSpacing"] = plane.measures["PixelSpacing"]
+    source["ImageOrientationPatient"] = in_plane["ImageOrientationPatient"]
+    source["PixelSpacing"] = in_plane["PixelSpacing"]
     source.SliceThickness = "0"  # what is written is the grid's; that of a source may be malformed
     if plane.frames:
         source.SOPClassUID = CTImageStorage
@@ -157,13 +181,13 @@ def _cite_sources(seg: Dataset, planes: Sequence[SourcePlane]) -> None:
     seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = DicomSequence(instances)
 
 
-def _pixel_measures(context: ResultContext) -> Any:
-    """Pixel spacing as the source writes it, slice spacing of the grid; it stands for a missing thickness.
+def _pixel_measures(context: ResultContext, in_plane: Dataset) -> Any:
+    """Pixel spacing of the slices, slice spacing of the grid; it stands for a missing thickness.
 
     Slices that are unevenly spaced have no one spacing: none is written.
     """
     geometry = context.series.volume.geometry
-    between_rows_mm, between_columns_mm = source_planes(context.series)[0].measures.PixelSpacing
+    between_rows_mm, between_columns_mm = in_plane.PixelSpacing
     is_uneven = VerdictCode.IRREGULAR_SPACING in geometry.needs
     return hd.PixelMeasuresSequence(
         pixel_spacing=(float(between_rows_mm), float(between_columns_mm)),
@@ -206,7 +230,5 @@ def _fix_identity(seg: Dataset, context: ResultContext) -> None:
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
     copy_patient_and_study(seg, context.series.datasets[0])
-    # The writer takes the spacing of a single slice for 1 mm.
-    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _pixel_measures(context)
     used = (int(seg.NumberOfFrames) * seg.Rows * seg.Columns + 7) // 8
     seg.PixelData = seg.PixelData[:used] + bytes(used % 2)  # OB is padded with zero (PS3.5 6.2)

@@ -32,15 +32,15 @@ _Array = npt.NDArray[np.float64]
 
 _POSITION_MM = 1e-3  # a frame against its source slice
 _SPACING_MM = 1e-4
-_COSINE = 1e-3  # noise of orientation within one series, as ai.geometry accepts it
+_COSINE = 2e-3  # noise of orientation within one series: ai.geometry joins up to twice its tolerance
 _INDEX = 0.25  # voxels: a frame against the grid, so that the nearest voxel is never in doubt
 
 
 def verify_segmentation(encoded: bytes, context: ResultContext) -> None:
     """Check that an encoded SEG says exactly what the label map of the run says.
 
-    Identity, frame of reference, every segment's description, every frame's place, orientation, spacing
-    and source, and every voxel.
+    Identity, frame of reference, every segment's description, the images that it refers to, every frame's
+    place, orientation, spacing and source, and every voxel.
 
     Raises
     ------
@@ -51,6 +51,7 @@ def verify_segmentation(encoded: bytes, context: ResultContext) -> None:
         seg = dcmread(BytesIO(encoded))
         _check_identity(seg, context)
         _check_segments(seg, context)
+        _check_references(seg, context)
         _Frames(seg, context).check()
     except (AttributeError, InvalidDicomError, LookupError, TypeError, ValueError) as error:
         _mismatch(f"it cannot be read back ({type(error).__name__}: {error})")
@@ -118,6 +119,26 @@ def _check_segment(item: Dataset, structure: Structure, context: ResultContext) 
     _expect(f"the modifiers of {name}", modifiers, [_pair(terms.modifier)] if terms.modifier else [])
 
 
+def _check_references(seg: Dataset, context: ResultContext) -> None:
+    """Both lists of source images hold what the frames cite, and nothing but images of this part."""
+    part = set(context.series.volume.geometry.sop_instance_uids)
+    cited = {
+        image.ReferencedSOPInstanceUID
+        for groups in seg.PerFrameFunctionalGroupsSequence
+        for image in groups.DerivationImageSequence[0].SourceImageSequence
+    }
+    lists = {
+        "Referenced Series Sequence": seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence,
+        "Source Image Sequence": seg.SourceImageSequence,
+    }
+    for name, items in lists.items():
+        listed = {item.ReferencedSOPInstanceUID for item in items}
+        if foreign := len(listed - part):
+            _mismatch(f"its {name} has {foreign} images that are none of the {len(part)} of the source")
+        if lacking := len(cited - listed):
+            _mismatch(f"its {name} lacks {lacking} of the {len(cited)} images that its frames cite")
+
+
 def _code(item: Dataset) -> tuple[str, str]:
     return str(item.CodeValue), str(item.CodingSchemeDesignator)
 
@@ -182,12 +203,14 @@ class _Frames:
         for what, found, expected, tolerance in (
             ("mm away from its source slice", origin, plane.position.ImagePositionPatient, _POSITION_MM),
             ("off in its direction cosines", cosines, plane.orientation.ImageOrientationPatient, _COSINE),
-            ("mm off in its pixel spacing", spacing, plane.measures.PixelSpacing, _SPACING_MM),
+            ("mm off in its pixel spacing", spacing, self.geometry.spacing_mm[1:], _SPACING_MM),
         ):
             error = float(np.abs(found - _vector(expected)).max())
             if not error <= tolerance:
                 _mismatch(f"{name} is {error:.6g} {what} (slice {index + 1}; at most {tolerance:g})")
-        cited = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        sources = groups.DerivationImageSequence[0].SourceImageSequence
+        _expect(f"the number of source images of {name}", len(sources), 1)
+        cited = sources[0]
         _expect(f"the source image of {name}", cited.ReferencedSOPInstanceUID, plane.header.SOPInstanceUID)
         _expect(f"the source class of {name}", cited.ReferencedSOPClassUID, plane.header.SOPClassUID)
         frame = plane.frame.frame_number if plane.frames > 1 else None

@@ -121,7 +121,9 @@ def _print_table(run: Mapping[str, object], out: Path) -> None:
     for row in segments:
         if row["found"]:
             numbers = (row["hu_mean"], row["hu_sd"], row["hu_minimum"], row["hu_maximum"])
-            table.add_row(row["label"], f"{row['volume_ml']:.1f}", *(f"{n:.0f}" for n in numbers))
+            table.add_row(
+                row["label"], f"{row['volume_ml']:.1f}", *("" if n is None else f"{n:.0f}" for n in numbers)
+            )
         else:
             table.add_row(row["label"], "not found", "", "", "", "")
     console().print(table)

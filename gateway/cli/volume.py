@@ -89,6 +89,8 @@ def _chosen(surveyed: list[SurveyedSeries], series: str | None, part: str | None
 
 def _described(rows: Iterable[Row], outputs: Outputs, say: Say) -> list[Record]:
     """The records of all rows, volumes first; files are written as the voxels come and go."""
+    from ai.errors import AiError
+
     volumes: list[Record] = []
     refused: list[Record] = []
     for row in rows:
@@ -99,6 +101,8 @@ def _described(rows: Iterable[Row], outputs: Outputs, say: Say) -> list[Record]:
         say(f"volume {number}")
         try:
             volumes.append({**row.record, **outputs.write(row.image, row.record, number)})
+        except AiError as error:
+            fail(error.code, error.reason, EXIT_USAGE)
         except OSError as error:
             fail("OUT_UNUSABLE", f"{error.filename} cannot be written: {error.strerror}.", EXIT_USAGE)
     return volumes + refused

@@ -271,6 +271,9 @@ def test_what_cannot_be_done_has_a_name_and_a_code(aigw: Call, tmp_path: Path) -
         ended, _, said = aigw(*arguments)
         assert (said.split(":")[0], ended) == (name, code)
     assert aigw(tmp_path / "in", "--nifti", tmp_path / "no" / "folder.nii")[0] == 2
+    write_series(ct_series((1, 1, 32768)), tmp_path / "long")
+    ended, _, said = aigw(tmp_path / "long", "--nifti", tmp_path / "long.nii")
+    assert (said.split(":")[0], ended) == ("NIFTI_TOO_LARGE", 2)
     assert volumes(aigw(tmp_path / "none", "--json")) == []
 
 

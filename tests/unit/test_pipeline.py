@@ -22,7 +22,7 @@ from ai.pipeline import Outcome, RunOptions, run_series, write_outcome
 from ai.results.context import ResultContext
 from ai.results.seg import build_seg
 from ai.volume import LabelArray, Volume
-from tests import builders
+from tests import builders, odd_series
 from tests.runs import CREATED_AT
 
 SHAPE, SPACING_MM = (16, 48, 48), (14.0, 8.0, 8.0)
@@ -132,6 +132,19 @@ def test_the_record_lists_every_structure_found_or_not(case: Case) -> None:
     assert lung["tracking_uid"] == case.outcome.context.identity.tracking_uids[2]
 
 
+def test_intensities_that_are_no_hounsfield_units_are_not_recorded_as_such(tmp_path: Path) -> None:
+    shape = (4, 16, 16)
+    card = spec()
+    accepts = card.accepts.model_copy(update={"modalities": ("PT",)})
+    model = KnowingModel(np.ones(shape, np.uint8), card.model_copy(update={"accepts": accepts}))
+    files = builders.write_series(odd_series.pet_series(shape), tmp_path)
+    segments = run_series(files, model, OPTIONS, lambda _stage, _done: None).run["segments"]
+    assert isinstance(segments, list)
+    assert segments[0]["found"]
+    assert segments[0]["volume_ml"] > 0
+    assert segments[0]["hu_mean"] is None
+
+
 def test_the_record_names_source_geometry_model_and_results(case: Case) -> None:
     run = case.outcome.run
     source = run["source"]
@@ -213,6 +226,16 @@ def test_a_tilted_series_is_refused_by_name_where_the_card_does_not_allow_resamp
     with pytest.raises(NotAVolumeError) as caught:
         run_series(builders.write_series(series, tmp_path), model, OPTIONS, lambda *_: None)
     assert caught.value.code == "GANTRY_TILT"
+
+
+def test_a_projection_image_is_refused_by_name_whatever_the_card_takes(tmp_path: Path) -> None:
+    """It has no place in the patient that a segmentation could refer to."""
+    card = spec()
+    accepts = card.accepts.model_copy(update={"modalities": ("DX",), "minimum_slices": 1})
+    model = KnowingModel(np.zeros((1, 24, 32), np.uint8), card.model_copy(update={"accepts": accepts}))
+    with pytest.raises(NotAVolumeError) as caught:
+        run_series(builders.write_series([odd_series.dx_image()], tmp_path), model, OPTIONS, lambda *_: None)
+    assert caught.value.code == "PROJECTION_IMAGE"
 
 
 def test_a_seg_that_differs_when_read_back_stops_the_run(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from ai.results.overview import build_overview, choose_slices
 from ai.results.seg import build_seg
 from ai.results.sr import build_sr
 from ai.volume import ImageSeries, LabelArray, Volume
-from tests import builders
+from tests import builders, odd_series
 from tests.runs import CREATED_AT, small_run, torso_run
 
 OPTIONS = RunOptions(created_at=CREATED_AT, software_version="1.2.3")
@@ -160,7 +160,7 @@ def test_a_malformed_age_and_an_empty_method_of_deidentification_do_not_make_res
     [
         ("Echo Time 4.6", "AI CT tissue overview rev 2, Echo Time 4.6 (RUO)"),
         ("Image Type M\\ND", "AI CT tissue overview rev 2, Image Type M/ND (RUO)"),
-        ("x" * 200, f"AI CT tissue overview rev 2, {'x' * 26} (RUO)"),
+        ("x" * 200, f"AI CT tissue overview rev 2, {'x' * 21}~2c70 (RUO)"),
     ],
 )
 def test_the_description_of_a_result_says_which_part_of_the_series_it_is_of(label: str, said: str) -> None:
@@ -169,6 +169,41 @@ def test_the_description_of_a_result_says_which_part_of_the_series_it_is_of(labe
     overview, _ = build_overview(replace(run, series=with_part(run.series, part)))
     assert overview.SeriesDescription == said
     assert len(overview.SeriesDescription) <= 64
+
+
+def test_parts_with_long_labels_have_descriptions_of_their_own() -> None:
+    """Magnitude and phase of an echo: their labels differ only at the end."""
+    run = small_run()
+    said = set()
+    for kind in ("M_FFE", "PHASE MAP"):
+        part = replace(
+            run.series.part,
+            key=f"EchoTime=4.61;ImageType={kind}",
+            label=f"axial plane, Echo Time 4.61 ms, Image Type {kind}",
+        )
+        said.add(str(build_seg(replace(run, series=with_part(run.series, part))).SeriesDescription))
+    assert len(said) == 2
+    assert all(text.startswith("AI CT tissue SEG, axial plane, Echo Time") for text in said)
+    assert max(map(len, said)) <= 64
+
+
+@pytest.mark.parametrize("is_enhanced", [False, True], ids=["single-frame", "enhanced"])
+def test_noise_in_orientation_and_spacing_does_not_keep_a_series_from_its_results(
+    tmp_path: Path, *, is_enhanced: bool
+) -> None:
+    """A SEG has one orientation and one spacing: those of the volume, the mean."""
+    angle = 8e-4
+    series = builders.ct_series((4, 400, 400), (3.0, 0.5, 0.5))
+    for dataset in series[::2]:
+        dataset.ImageOrientationPatient = [builders.ds(v) for v in (1, angle, 0, -angle, 1, 0)]
+        dataset.PixelSpacing = ["0.5004", "0.5004"]
+    if is_enhanced:
+        series = [odd_series.enhanced(series, shared=False)]
+    seg = results_of(tmp_path, series)[0]  # read back and verified by the run
+    groups = seg.SharedFunctionalGroupsSequence[0]
+    cosines = [float(v) for v in groups.PlaneOrientationSequence[0].ImageOrientationPatient]
+    np.testing.assert_allclose(cosines, [1, angle / 2, 0, -angle / 2, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(groups.PixelMeasuresSequence[0].PixelSpacing, 0.5002, atol=1e-6)
 
 
 def with_part(series: ImageSeries, part: Part) -> ImageSeries:

@@ -168,6 +168,19 @@ def wrong_source(seg: Dataset) -> None:
     swap_groups(seg, "DerivationImageSequence", 0, 1)
 
 
+def two_sources(seg: Dataset) -> None:
+    first, second = (seg.PerFrameFunctionalGroupsSequence[i].DerivationImageSequence[0] for i in (0, 1))
+    first.SourceImageSequence.append(copy.deepcopy(second.SourceImageSequence[0]))
+
+
+def list_another_image(seg: Dataset) -> None:
+    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[-1].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def list_one_image_less(seg: Dataset) -> None:
+    del seg.SourceImageSequence[1]  # slice 2, which frames cite
+
+
 def no_functional_groups(seg: Dataset) -> None:
     del seg.PerFrameFunctionalGroupsSequence
 
@@ -205,6 +218,9 @@ MUTATIONS: list[tuple[str, Callable[[Dataset], None], str]] = [
     ("sides exchanged", mirror_side, "modifiers of segment 2"),
     ("side missing", no_side, "modifiers of segment 2"),
     ("source exchanged", wrong_source, "source image of frame 1"),
+    ("two sources", two_sources, "number of source images of frame 1 is 2"),
+    ("an image of another part", list_another_image, "Referenced Series Sequence has 1 images"),
+    ("a cited image that is not listed", list_one_image_less, "Source Image Sequence lacks 1"),
     ("frame of reference", top("FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID"),
     ("study", top("StudyInstanceUID", "1.2.3"), "StudyInstanceUID"),
     ("patient", top("PatientID", "OTHER"), "Patient ID"),
