@@ -25,8 +25,9 @@ their input and encoded results are stored before they are sent and re-sent byte
 The process that serves never imports torch; a model or a decoder can only kill the worker.
 
 Late instances open a new revision of their series. While it is received, jobs and unsent results of
-the older one wait; when it is decided, it adopts the jobs of parts whose instances are still the same,
-with their results and deliveries, and the others are superseded by name.
+the older one wait; when it is decided, it adopts the jobs of parts whose images are still the same,
+with their results and deliveries, and the others are superseded by name. A revision may lack a part that a
+still later one has again: its results are then taken up once more.
 """
 
 __version__ = "0.1.0"

@@ -105,7 +105,9 @@ class Node:
         self._senders = [
             Sender(self._journal, each, clock, log) for each in sender_settings(settings, self._results.root)
         ]
-        self._sweeper = Sweeper(self._journal, self._associations.count, sweep_rules(settings), clock, log)
+        self._sweeper = Sweeper(
+            self._journal, self._spool.root, self._associations.count, sweep_rules(settings), clock, log
+        )
         self._web: WebServer | None = None
 
     def start(self) -> None:

@@ -71,6 +71,7 @@ class DeliveryEvent(StrEnum):
     INTERRUPTED = "interrupted"
     GAVE_UP = "gave_up"
     SUPERSEDED = "superseded"
+    WANTED_AGAIN = "wanted_again"
 
 
 State = TypeVar("State", bound=StrEnum)
@@ -135,5 +136,7 @@ DELIVERY: Machine[DeliveryState, DeliveryEvent] = Machine(
         (DeliveryState.SENDING, DeliveryEvent.INTERRUPTED): DeliveryState.PENDING,
         (DeliveryState.SENDING, DeliveryEvent.GAVE_UP): DeliveryState.DEAD,
         (DeliveryState.PENDING, DeliveryEvent.SUPERSEDED): DeliveryState.DEAD,
+        # The revision that superseded it had no such part; a still later one has it again.
+        (DeliveryState.DEAD, DeliveryEvent.WANTED_AGAIN): DeliveryState.PENDING,
     },
 )

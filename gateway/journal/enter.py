@@ -23,7 +23,7 @@ def enter(work: Transaction, instance: NewInstance, at: float) -> Receipt:
         "path": instance.path,
         "size_bytes": instance.size_bytes,
         "facts": as_json(header.facts),
-        "frames": as_json(header.frames) if header.frames else None,
+        "frames": as_json(header.frames),
         "source": instance.source,
         "received_at": at,
     }

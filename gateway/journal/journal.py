@@ -272,8 +272,12 @@ def _facts(row: Row) -> Json:
     def facts(record: Json) -> Facts:
         return {keyword: tuple(values) for keyword, values in record.items()}
 
-    frames = json.loads(row["frames"]) if row["frames"] else ()
-    return {"facts": facts(json.loads(row["facts"])), "frames": tuple(map(facts, frames))}
+    frames = () if row["frames"] is None else json.loads(row["frames"])
+    return {
+        "facts": facts(json.loads(row["facts"])),
+        "frames": tuple(map(facts, frames)),
+        "has_all_facts": row["frames"] is not None,
+    }
 
 
 def _superseded(row: Mapping[str, Any]) -> Failure:

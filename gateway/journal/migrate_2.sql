@@ -1,4 +1,5 @@
 -- Schema 1 to 2: facts of frames, and jobs of parts of a series. Run with foreign keys off.
+-- Instances of before have no frames: the sweeper reads their facts anew where it needs them.
 
 ALTER TABLE instance ADD COLUMN frames TEXT;
 

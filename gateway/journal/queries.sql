@@ -56,22 +56,30 @@ UPDATE series SET evidence = :evidence, verdict = :verdict, decision = :decision
 INSERT INTO job (series_id, part, input_digest, model, card, destinations, state, not_before, created_at)
 VALUES (:series_id, :part, :input_digest, :model, :card, :destinations, 'queued', :at, :at);
 
--- name: jobs_on_same_input
--- Of earlier revisions, the newest first. What was superseded was not finished, so it is no job to take over.
-SELECT job.id, job.state, job.part, series.id AS series_id, series.revision
+-- name: job_on_same_input
+-- Of earlier revisions, the newest. What was superseded was not finished, so it is no job to take over.
+SELECT job.id, job.state, series.id AS series_id, series.revision
 FROM job JOIN series ON series.id = job.series_id
 WHERE series.study_instance_uid = :study_instance_uid AND series.series_instance_uid = :series_instance_uid
-  AND series.revision < :revision AND job.model = :model AND job.card = :card
+  AND series.revision < :revision AND job.card = :card
   AND job.input_digest = :input_digest AND job.failure_name IS NOT 'SUPERSEDED'
-ORDER BY series.revision DESC, job.id;
+ORDER BY series.revision DESC, job.id LIMIT 1;
 
 -- name: adopt_job
-UPDATE job SET series_id = :series_id, part = :part, destinations = :destinations WHERE id = :id;
+UPDATE job SET series_id = :series_id, part = :part, model = :model, destinations = :destinations WHERE id = :id;
 
 -- name: results_without_delivery
 SELECT id, kind FROM result WHERE job_id = :job_id AND NOT EXISTS (
   SELECT 1 FROM delivery WHERE delivery.result_id = result.id AND delivery.destination = :destination)
 ORDER BY id;
+
+-- name: superseded_deliveries
+SELECT delivery.id FROM delivery JOIN result ON result.id = delivery.result_id
+WHERE result.job_id = :job_id AND delivery.destination = :destination
+  AND delivery.state = 'dead' AND delivery.failure_name = 'SUPERSEDED' ORDER BY delivery.id;
+
+-- name: reopen_delivery
+UPDATE delivery SET next_attempt_at = :at, finished_at = NULL, failure_name = NULL, failure_reason = NULL WHERE id = :id;
 
 -- name: next_queued_job
 -- A row that waits for longer than anything may wait was written before the clock was set back.

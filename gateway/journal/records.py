@@ -48,7 +48,15 @@ class ReceivingSeries:
 
 @dataclass(frozen=True)
 class Member:
-    """An instance of a series revision; ``frames`` has the facts of each frame of a multi-frame image."""
+    """An instance of a series revision.
+
+    Attributes
+    ----------
+    frames
+        The facts of each frame of a multi-frame image.
+    has_all_facts
+        False for one that schema 1 of the journal entered, which kept fewer facts.
+    """
 
     sop_instance_uid: str
     digest: str
@@ -58,6 +66,7 @@ class Member:
     size_bytes: int
     facts: Facts
     frames: tuple[Facts, ...] = ()
+    has_all_facts: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,9 @@ class NewJob:
     part
         Key of the sub-volume; empty when the series is one volume.
     input_digest
-        SHA-256 hex over the sorted lines "SOP Instance UID, space, digest" of the part's instances: what
-        ``ai`` writes into the results. A part with the same one needs no second run.
+        SHA-256 hex over the sorted lines "SOP Instance UID, space, digest" of the part's instances, with the
+        frame numbers behind a space where they are not 1 alone. Without those it is what ``ai`` writes into
+        the results. A part with the same one needs no second run.
     """
 
     model: str

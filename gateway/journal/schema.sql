@@ -34,7 +34,8 @@ CREATE TABLE instance (                  -- one stored file
   path                TEXT NOT NULL,     -- below the spool
   size_bytes          INTEGER NOT NULL,
   facts               TEXT NOT NULL,     -- JSON: header facts for rules and geometry
-  frames              TEXT,              -- JSON: the facts of each frame, for enhanced multi-frame images
+  frames              TEXT,              -- JSON: the facts of each frame, for enhanced multi-frame images;
+                                         -- NULL: entered by schema 1, whose facts are fewer
   source              TEXT NOT NULL,
   received_at         REAL NOT NULL,
   copies              INTEGER NOT NULL DEFAULT 1,  -- how often the same bytes arrived
@@ -46,7 +47,7 @@ CREATE TABLE job (                       -- one model run on one part of a serie
   id               INTEGER PRIMARY KEY,
   series_id        INTEGER NOT NULL REFERENCES series (id),  -- a later revision may adopt it
   part             TEXT NOT NULL,        -- key of the sub-volume; empty when the series is one volume
-  input_digest     TEXT NOT NULL,        -- of the instances of the part, as results know it
+  input_digest     TEXT NOT NULL,        -- of the images of the part: with the same one, no second run
   model            TEXT NOT NULL,        -- name in the configuration
   card             TEXT NOT NULL,
   destinations     TEXT NOT NULL,        -- JSON list; empty in shadow mode

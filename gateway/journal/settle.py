@@ -1,12 +1,12 @@
 """A decision on a series, acted on: its state, and a new or an adopted job for each part that is wanted.
 
-A part of a later revision that has the same instances as before is not run and not sent again: the job of
-the earlier revision becomes the job of the later one, with its results and deliveries.
+A part of a later revision that has the same images as before is not run and not sent again, even where what
+came later has given it another key: the job of the earlier revision becomes the job of the later one, with
+its results and deliveries.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +14,17 @@ from gateway.errors import LostRace
 from gateway.journal.connection import Transaction
 from gateway.journal.edges import as_json, open_delivery, take_edge, write_event
 from gateway.journal.records import NewJob, ReceivingSeries, SeriesDecision
-from gateway.states import JOB, SERIES, JobEvent, JobState, SeriesEvent, SeriesState
+from gateway.states import (
+    DELIVERY,
+    JOB,
+    SERIES,
+    DeliveryEvent,
+    DeliveryState,
+    JobEvent,
+    JobState,
+    SeriesEvent,
+    SeriesState,
+)
 
 
 def settle(
@@ -44,13 +54,19 @@ def settle(
     )
     reason = f"{decision.name}: {decision.reason}"
     take_edge(work, SERIES, series.id, (SeriesState.COMPLETE, event), reason, at)
-    shared = Counter((job.model, job.input_digest) for job in decision.jobs)
-    jobs = []
-    for job in decision.jobs:
-        sole = shared[job.model, job.input_digest] == 1
-        known = _job_on_same_input(work, series, job, sole=sole)
-        jobs.append(_insert(work, series, job, at) if known is None else _adopt(work, series, job, known, at))
-    return tuple(jobs)
+    return tuple(_insert_or_adopt(work, series, job, at) for job in decision.jobs)
+
+
+def _insert_or_adopt(work: Transaction, series: ReceivingSeries, job: NewJob, at: float) -> int:
+    values = {
+        "study_instance_uid": series.study_instance_uid,
+        "series_instance_uid": series.series_instance_uid,
+        "revision": series.revision,
+        "card": job.card,
+        "input_digest": job.input_digest,
+    }
+    known = work.one("job_on_same_input", values)
+    return _insert(work, series, job, at) if known is None else _adopt(work, series, job, dict(known), at)
 
 
 def _insert(work: Transaction, series: ReceivingSeries, job: NewJob, at: float) -> int:
@@ -68,32 +84,10 @@ def _insert(work: Transaction, series: ReceivingSeries, job: NewJob, at: float) 
     return job_id
 
 
-def _job_on_same_input(
-    work: Transaction, series: ReceivingSeries, job: NewJob, *, sole: bool
-) -> Mapping[str, Any] | None:
-    """The job of an earlier revision on exactly these instances.
-
-    Of the same part; or of the whole series, where what came later has made it a part among others and no
-    second part (``sole``) has the same instances, as the stacks of one multi-frame image have.
-    """
-    values = {
-        "study_instance_uid": series.study_instance_uid,
-        "series_instance_uid": series.series_instance_uid,
-        "revision": series.revision,
-        "model": job.model,
-        "card": job.card,
-        "input_digest": job.input_digest,
-    }
-    found: list[Mapping[str, Any]] = work.run("jobs_on_same_input", values).fetchall()
-    same_part = [row for row in found if row["part"] == job.part]
-    whole_series = [row for row in found if row["part"] == "" and sole]
-    return next(iter((*same_part, *whole_series)), None)
-
-
 def _adopt(
     work: Transaction, series: ReceivingSeries, job: NewJob, known: Mapping[str, Any], at: float
 ) -> int:
-    """Make a job of an earlier revision one of this; what a new destination lacks is sent there."""
+    """Make a job of an earlier revision one of this; what a destination lacks is sent there."""
     job_id = int(known["id"])
     part = f"part {job.part}" if job.part else "the volume"
     reason = (
@@ -102,13 +96,22 @@ def _adopt(
     )
     take_edge(work, JOB, job_id, (JobState(known["state"]), JobEvent.ADOPTED), reason, at)
     destinations = as_json(job.destinations)
-    row = {"id": job_id, "series_id": series.id, "part": job.part, "destinations": destinations}
-    work.run("adopt_job", row)
+    row = {"id": job_id, "series_id": series.id, "part": job.part, "model": job.model}
+    work.run("adopt_job", {**row, "destinations": destinations})
     taken = f"Job {job_id} is taken over by revision {series.revision}: the same instances in {part}."
     write_event(work, "series", int(known["series_id"]), "JOB_ADOPTED", taken, at, details={"job": job_id})
     for destination in job.destinations:
-        for result in work.run(
-            "results_without_delivery", {"job_id": job_id, "destination": destination}
-        ).fetchall():
-            open_delivery(work, result["id"], result["kind"], destination, at)
+        _send_what_is_lacking(work, job_id, destination, series.revision, at)
     return job_id
+
+
+def _send_what_is_lacking(work: Transaction, job_id: int, destination: str, revision: int, at: float) -> None:
+    """Results that this destination was never to get, and those that a revision in between did not want."""
+    where = {"job_id": job_id, "destination": destination}
+    for result in work.run("results_without_delivery", where).fetchall():
+        open_delivery(work, result["id"], result["kind"], destination, at)
+    reason = f"Revision {revision} of the series wants the result again."
+    for row in work.run("superseded_deliveries", where).fetchall():
+        edge = (DeliveryState.DEAD, DeliveryEvent.WANTED_AGAIN)
+        take_edge(work, DELIVERY, row["id"], edge, reason, at)
+        work.run("reopen_delivery", {"id": row["id"], "at": at})

@@ -154,9 +154,16 @@ def _facts_of(frame: FrameRef, headers: Mapping[str, Header]) -> Facts:
 
 
 def _input_digest(geometry: VolumeGeometry, digests: Mapping[str, str]) -> str:
-    """As ``ImageSeries.input_digest`` of the same part."""
-    lines = sorted(f"{uid} {digests[uid]}\n" for uid in geometry.sop_instance_uids)
+    """Identity of the image planes of a part: parts of one multi-frame image differ in their frames."""
+    numbers: dict[str, list[int]] = {}
+    for frame in geometry.frames:
+        numbers.setdefault(frame.sop_instance_uid, []).append(frame.frame_number)
+    lines = sorted(f"{uid} {digests[uid]}{_frames_text(found)}\n" for uid, found in numbers.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _frames_text(numbers: Sequence[int]) -> str:
+    return "" if list(numbers) == [1] else f" {','.join(map(str, sorted(numbers)))}"
 
 
 def _sending(route: Route, rules: SweepRules) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -15,6 +16,7 @@ from gateway.errors import LostRace
 from gateway.journal import Journal
 from gateway.journal.records import ReceivingSeries
 from gateway.sweep.decide import SweepRules, consider, without_routing
+from gateway.sweep.facts import with_all_facts
 
 _SHORTEST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 60.0
@@ -29,6 +31,8 @@ class Sweeper:
 
     Parameters
     ----------
+    spool_root
+        Where the files of the instances are.
     open_associations
         Peer name → number of its associations that are open now.
     """
@@ -36,12 +40,14 @@ class Sweeper:
     def __init__(
         self,
         journal: Journal,
+        spool_root: Path,
         open_associations: Callable[[str], int],
         rules: SweepRules,
         clock: Clock,
         log: FilteringBoundLogger,
     ) -> None:
         self._journal = journal
+        self._spool_root = spool_root
         self._open_associations = open_associations
         self._rules = rules
         self._clock = clock
@@ -92,7 +98,7 @@ class Sweeper:
     def _decide(self, series: ReceivingSeries, evidence: Mapping[str, Any]) -> bool:
         """Decide one complete series; False if an instance arrived at the last moment."""
         is_ours = self._journal.is_own_result_series(series.series_instance_uid)
-        members = self._journal.members(series.id)
+        members = with_all_facts(self._journal.members(series.id), self._spool_root)
         try:
             decision = consider(series, members, evidence, self._rules, is_ours=is_ours)
         except Exception as error:  # noqa: BLE001 - one strange series must not stop all the others

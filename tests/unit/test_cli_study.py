@@ -64,7 +64,7 @@ class Site:
         cards, needs = {"tissue": "ct-tissue"}, {"tissue": Needs()}
         rules = SweepRules(CompletionRules(30.0, 900.0), routes, cards, needs, live=True)
         log = structlog.get_logger()
-        self.sweeper = Sweeper(self.journal, lambda _source: 0, rules, self.clock, log)
+        self.sweeper = Sweeper(self.journal, folder, lambda _source: 0, rules, self.clock, log)
 
     def receive(self, series: str, count: int, description: str = "Thorax 2.5") -> None:
         for n in range(count):

@@ -317,14 +317,26 @@ def test_a_volume_that_becomes_one_part_of_several_is_adopted_under_its_new_key(
     assert (job.id, job.part, job.revision) == (first, "TemporalPositionIdentifier=1", 2)
 
 
-def test_parts_that_share_their_instances_are_told_apart_by_their_keys(journal: Journal) -> None:
+def test_a_part_whose_key_a_late_instance_changes_keeps_its_job(journal: Journal) -> None:
     journal.record_instance(instance(1), 1.0)
-    whole = decided(journal, ("", "same file"))
+    before = decided(journal, ("EchoTime=5", "a"), ("EchoTime=9", "b"))
     journal.record_instance(instance(2), 25.0)
-    stacks = decided(journal, ("StackID=1", "same file"), ("StackID=2", "same file"))
-    assert not set(whole) & set(stacks)
-    journal.record_instance(instance(3), 26.0)
-    assert decided(journal, ("StackID=2", "same file"), ("StackID=1", "same file")) == stacks[::-1]
+    after = decided(journal, ("grid=1", "c"), ("grid=2;EchoTime=5", "a"), ("grid=2;EchoTime=9", "b"))
+    assert after[1:] == before
+    assert claimed(journal).part == "grid=2;EchoTime=5"
+
+
+def test_a_part_keeps_its_job_when_its_model_has_another_name_in_the_configuration(
+    journal: Journal, path: Path
+) -> None:
+    journal.record_instance(instance(1), 1.0)
+    (first,) = decided(journal, ("A", "a"))
+    journal.record_instance(instance(2), 25.0)
+    (series,) = journal.receiving_series()
+    job = NewJob("renamed", "ct-tissue", ("pacs",), "it matched", "A", "a")
+    decision = SeriesDecision({}, {}, {}, "ROUTED", "it matched", (job,), False)
+    assert journal.decide_series(series, decision, 26.0) == (first,)
+    assert stories(path)[1]["jobs"][0]["model"] == "renamed"
 
 
 def test_what_was_superseded_is_not_adopted_but_run(journal: Journal) -> None:
@@ -346,6 +358,33 @@ def test_results_kept_in_shadow_mode_are_sent_when_a_later_live_revision_adopts_
     journal.record_instance(instance(2), 43.0)
     decided(journal, ("A", "a"), destinations=("pacs",), at=44.0)
     assert journal.waiting_deliveries() == {"pacs": 2}
+
+
+def test_results_that_a_revision_in_between_did_not_want_are_sent_once_a_later_one_does(
+    journal: Journal, path: Path
+) -> None:
+    journal.record_instance(instance(1), 1.0)
+    (first,) = decided(journal, ("", "a"), destinations=("pacs", "vna"))
+    journal.finish_job(claimed(journal), [result("seg"), result("sr")], {}, 40.0)
+    journal.record_instance(instance(2), 43.0)
+    decided(journal, ("", "begun second phase"), destinations=("pacs", "vna"), at=44.0)
+    assert journal.claim_delivery("pacs", 45.0) is None, "superseded"
+    assert journal.claim_delivery("vna", 45.0) is None
+    journal.record_instance(instance(3), 46.0)
+    adopted, _ = decided(journal, ("phase=1", "a"), ("phase=2", "b"), at=47.0)
+    assert adopted == first
+    assert journal.waiting_deliveries() == {"pacs": 2}, "vna is not wanted any more"
+    delivery = journal.claim_delivery("pacs", 48.0)
+    assert delivery is not None
+    assert delivery.kind == "seg"
+    reopened = stories(path)[2]["jobs"][0]["results"][0]["deliveries"][0]
+    assert (reopened["failure_name"], reopened["finished_at"]) == (None, None)
+    assert [event["name"] for event in reopened["events"]] == [
+        "created",
+        "superseded",
+        "wanted_again",
+        "claimed",
+    ]
 
 
 def test_facts_of_frames_come_back_as_they_were_given(journal: Journal) -> None:

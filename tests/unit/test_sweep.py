@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ import structlog
 
 from ai.errors import SeriesRefused
 from ai.geometry import Needs, VerdictCode, assess
+from ai.source import read_file
 from gateway.completion import CompletionRules
-from gateway.header import Facts, InstanceHeader
+from gateway.header import FACT_KEYWORDS, Facts, InstanceHeader
 from gateway.journal import Journal, JournalReader
 from gateway.journal.records import NewInstance, NewResult
 from gateway.routing import Route, parse_condition
 from gateway.sweep import Sweeper, SweepRules
 from gateway.sweep.decide import source_header
+from tests.builders import ct_series, with_attributes, write_series
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 ROUTES = (
@@ -90,7 +93,9 @@ class Gateway:
 
     def configure(self, rules: SweepRules) -> None:
         log = structlog.get_logger()
-        self.sweeper = Sweeper(self.journal, lambda _source: self.open, rules, self.clock, log)
+        self.sweeper = Sweeper(
+            self.journal, self.path.parent, lambda _source: self.open, rules, self.clock, log
+        )
 
     def receive(
         self, numbers: range, series: str = "1.2.3", change: Callable[[int], dict[str, Any]] = lambda _: {}
@@ -422,6 +427,36 @@ def test_a_late_instance_of_one_phase_leaves_the_job_of_the_other_alone(gateway:
     assert [job["id"] for job in older["jobs"]] == [before[second]]
 
 
+def sweep_of(number: int) -> dict[str, Any]:
+    """Two sweeps over the same positions: even numbers first, then odd ones."""
+    position = ("-20.0", "-30.0", str(number // 2 * 2.5))
+    return {"ImagePositionPatient": position, "AcquisitionNumber": (str(1 + number % 2),)}
+
+
+def test_results_of_a_volume_are_sent_although_a_second_one_arrives_slowly(gateway: Gateway) -> None:
+    gateway.receive(range(0, 24, 2), change=sweep_of)
+    gateway.settle()
+    job = gateway.journal.claim_job("lease", 1e9, gateway.clock.now_s())
+    assert job is not None
+    kept = NewResult("seg", "1.2", "2.25.1", "2.25.2", "1.2.840.10008.1.2.1", "seg.dcm", "d", 1)
+    gateway.journal.finish_job(job, [kept], {}, gateway.clock.now_s())
+    gateway.receive(range(1, 2), change=sweep_of)  # one slice of the second: nothing tells it apart yet
+    gateway.settle()
+    assert gateway.journal.claim_delivery("pacs", gateway.clock.now_s()) is None
+    gateway.receive(range(3, 24, 2), change=sweep_of)
+    gateway.settle()
+    delivery = gateway.journal.claim_delivery("pacs", gateway.clock.now_s())
+    assert delivery is not None
+    assert delivery.sop_instance_uid == "2.25.1"
+    records = gateway.records()
+    assert [(r["state"], r["decision"]["name"]) for r in records] == [
+        ("routed", "ROUTE_MATCHED"),
+        ("refused", "DUPLICATE_POSITION"),
+        ("routed", "ROUTE_MATCHED"),
+    ]
+    assert [job["state"] for job in records[2]["jobs"]] == ["done", "queued"]
+
+
 def test_the_digest_of_a_job_is_that_of_the_results(gateway: Gateway) -> None:
     gateway.receive(range(12))
     gateway.settle()
@@ -483,6 +518,21 @@ def test_frames_of_a_multi_frame_image_count_as_images(gateway: Gateway) -> None
     assert record["decision"]["routes"][0]["conditions"][2]["seen"] == "12"
 
 
+def test_jobs_on_the_stacks_of_one_image_differ_in_their_digests(gateway: Gateway) -> None:
+    facts = ct_facts(0, ImagePositionPatient=(), NumberOfFrames=("24",))
+    frames = tuple(
+        {"ImagePositionPatient": ("0", "0", str(n * 2.5)), "StackID": (stack,)}
+        for stack in ("1", "2")
+        for n in range(12)
+    )
+    header = InstanceHeader("1.2.840.10008.5.1.4.1.1.2.1", "1.2.3.1", "1.2", "1.2.3", facts, frames)
+    instance = NewInstance(header, "1.2.840.10008.1.2.1", "d", "d.dcm", 100, "ct1")
+    gateway.journal.record_instance(instance, gateway.clock.now_s())
+    gateway.settle()
+    jobs = gateway.record()["jobs"]
+    assert len({job["part"] for job in jobs}) == len({job["input_digest"] for job in jobs}) == 2
+
+
 def test_a_route_sees_the_facts_of_frames(gateway: Gateway) -> None:
     thin = Route("thin", parse_condition("SliceThickness", {"at_most": 3}), model="tissue")
     gateway.configure(replace(RULES, routes=(thin,)))
@@ -499,3 +549,33 @@ def test_identity_that_old_records_lack_comes_from_the_instance_itself(gateway: 
     (member,) = gateway.journal.members(series.id)
     facts = source_header(member).facts
     assert (facts["SOPClassUID"], facts["SOPInstanceUID"]) == ((CT_STORAGE,), ("1.2.3.0",))
+
+
+def test_an_instance_that_schema_1_entered_is_read_again_and_stays_with_its_volume(gateway: Gateway) -> None:
+    series = with_attributes(ct_series((14, 16, 16)), AcquisitionTime="101500")
+    files = write_series(series, gateway.path.parent)
+    for path in files:
+        header = read_file(path, FACT_KEYWORDS | {"StudyInstanceUID", "SeriesInstanceUID"}).header
+        sop_class, sop, study, series_uid = (
+            header.facts[f"{name}UID"][0]
+            for name in ("SOPClass", "SOPInstance", "StudyInstance", "SeriesInstance")
+        )
+        facts = {keyword: value for keyword, value in header.facts.items() if keyword in FACT_KEYWORDS}
+        instance = NewInstance(
+            InstanceHeader(sop_class, sop, study, series_uid, facts),
+            "1.2.840.10008.1.2.1",
+            sop,
+            path.name,
+            1,
+            "ct1",
+        )
+        gateway.journal.record_instance(instance, gateway.clock.now_s())
+    with sqlite3.connect(gateway.path) as old:
+        old.execute(
+            "UPDATE instance SET facts = json_remove(facts, '$.AcquisitionTime'), frames = NULL WHERE id % 2"
+        )
+    old.close()
+    gateway.settle()
+    record = gateway.record()
+    assert record["verdict"]["shape"] == [14, 16, 16]
+    assert [job["part"] for job in record["jobs"]] == [""]
