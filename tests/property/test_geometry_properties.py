@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -197,11 +198,13 @@ def test_every_image_is_in_exactly_one_part_and_no_volume_has_two_at_one_positio
     assert sorted(f for part in parts for f in part.frames) == sorted(h.ref for h in headers)
     assert len({part.key for part in parts}) == len(parts)
     scan_of = {h.ref: h.sop_instance_uid.rpartition(".")[2] for h in headers}
+    left = Counter(scan_of.values())
     for part in parts:
         if isinstance(part.geometry, VolumeGeometry):
             heights = np.sort(part.geometry.origins_mm @ part.geometry.normal)
             assert (np.diff(heights) > 1e-3).all()
-            assert len({scan_of[f] for f in part.frames}) == 1
+            # The only slice left of a scan may fill a hole: it looks like one whose attribute varies.
+            assert len({scan_of[f] for f in part.frames if left[scan_of[f]] > 1}) <= 1
 
 
 @settings(max_examples=60, deadline=None)
