@@ -40,7 +40,8 @@ def volume(
 ) -> None:
     """Show which volumes a folder makes: accepted, fixed or refused, and where they lie.
 
-    Ends with 0 if there is a volume, 6 if all is refused, 1 without any DICOM file, 5 without the folder.
+    A refusal is an answer: the command ends with 0 all the same, or with 6 if there is no volume for the
+    picture or the NIfTI asked for; with 1 without any DICOM file, 5 without the folder.
     """
     from ai.errors import AiError
     from ai.folder import survey_folder
@@ -67,8 +68,8 @@ def volume(
     if not records:
         reason = f"None of the files in {folder.name} is a DICOM file; it has {found.others}."
         fail("NOT_DICOM", reason, EXIT_FAILED)
-    if all(record["verdict"] == "REFUSED" for record in records):
-        raise typer.Exit(EXIT_STATE)
+    if (picture or nifti) and all(record["verdict"] == "REFUSED" for record in records):
+        fail("NO_VOLUME", "All is refused, so there is nothing to draw or to write.", EXIT_STATE)
 
 
 def _chosen(surveyed: list[SurveyedSeries], series: str | None, part: str | None) -> list[SurveyedSeries]:

@@ -138,10 +138,17 @@ def test_a_refused_series_has_a_reason_and_no_grid(aigw: Call, tmp_path: Path) -
     write_series(with_duplicate_position(ct_series(SHAPE), 2), tmp_path)
     code, *_ = ended = aigw(tmp_path, "--json")
     (found,) = volumes(ended)
-    assert (code, found["verdict"], found["code"]) == (6, "REFUSED", "DUPLICATE_POSITION")
+    assert (code, found["verdict"], found["code"]) == (0, "REFUSED", "DUPLICATE_POSITION")
     assert found["reason"]
     assert found["images"] == SHAPE[0] + 1
     assert [found[key] for key in ("shape", "spacing_mm", "affine_lps", "intensity_mean")] == [None] * 4
+
+
+def test_a_picture_of_a_folder_in_which_all_is_refused_cannot_be_drawn(aigw: Call, tmp_path: Path) -> None:
+    write_series(without_slice(ct_series(), 4), tmp_path / "in")
+    code, _, said = aigw(tmp_path / "in", "--picture", tmp_path / "picture.png")
+    assert (code, said.split(":")[0]) == (6, "NO_VOLUME")
+    assert not (tmp_path / "picture.png").exists()
 
 
 def test_a_series_whose_pixels_cannot_be_read_is_refused_by_that_name(aigw: Call, tmp_path: Path) -> None:
@@ -149,7 +156,7 @@ def test_a_series_whose_pixels_cannot_be_read_is_refused_by_that_name(aigw: Call
     files[2].write_bytes(files[2].read_bytes()[:-100])
     code, *_ = ended = aigw(tmp_path, "--json")
     (found,) = volumes(ended)
-    assert (code, found["verdict"], found["code"]) == (6, "REFUSED", "PIXEL_DATA_TOO_SHORT")
+    assert (code, found["verdict"], found["code"]) == (0, "REFUSED", "PIXEL_DATA_TOO_SHORT")
     assert found["shape"] is None
 
 
