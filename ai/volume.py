@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,7 +66,9 @@ class Survey:
         if key is not None:
             found = [part for part in self.parts if part.key == key]
             if not found:
-                raise SeriesRefused("PART_NOT_FOUND", f"The series has no part {key!r}. {self._listing()}")
+                raise SeriesRefused(
+                    "PART_NOT_FOUND", f"The series has no part {shlex.quote(key)}. {self._listing()}"
+                )
             return found[0]
         volumes = [part for part in self.parts if isinstance(part.geometry, VolumeGeometry)]
         if len(volumes) > 1:
@@ -74,7 +77,7 @@ class Survey:
         return volumes[0] if volumes else self.parts[0]
 
     def _listing(self) -> str:
-        return f"Its parts are: {', '.join(repr(part.key) for part in self.parts)}."
+        return f"Its parts are: {', '.join(shlex.quote(part.key) for part in self.parts)}."
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ai.picture import font
 from ai.sides import Edges
 
 Rgb = tuple[int, int, int]
@@ -178,24 +178,24 @@ def _draw_captions(
     """Letters at the middle of each edge, captions over the corners; all outside the slice."""
     x, y = corner
     middle, centre = x + size[0] / 2, y + size[1] / 2
-    font = _font(15)
-    draw.text((middle, y - 4), edges.top, font=font, fill=WHITE, anchor="ms")
-    draw.text((middle, y + size[1] + 15), edges.bottom, font=font, fill=WHITE, anchor="ms")
+    face = font(15)
+    draw.text((middle, y - 4), edges.top, font=face, fill=WHITE, anchor="ms")
+    draw.text((middle, y + size[1] + 15), edges.bottom, font=face, fill=WHITE, anchor="ms")
     for letters, place in ((edges.left, x - _SIDE / 2), (edges.right, x + size[0] + _SIDE / 2)):
         for i, letter in enumerate(letters):  # stacked: the margin is one letter wide
             offset = (i - (len(letters) - 1) / 2) * 16
-            draw.text((place, centre + offset), letter, font=font, fill=WHITE, anchor="mm")
-    room = (size[0] - draw.textlength(edges.top, font=font)) / 2 - 6
+            draw.text((place, centre + offset), letter, font=face, fill=WHITE, anchor="mm")
+    room = (size[0] - draw.textlength(edges.top, font=face)) / 2 - 6
     for text, place, anchor in ((tile.left_caption, x, "ls"), (tile.right_caption, x + size[0], "rs")):
-        if draw.textlength(text, font=_font(13)) <= room:
-            draw.text((place, y - 4), text, font=_font(13), fill=SOFT, anchor=anchor)
+        if draw.textlength(text, font=font(13)) <= room:
+            draw.text((place, y - 4), text, font=font(13), fill=SOFT, anchor=anchor)
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, page: Page) -> None:
     right = WIDTH - _MARGIN
-    draw.text((right, 12), page.warning, font=_font(22), fill=WARNING, anchor="ra")
-    draw.text((right, 42), page.warning_detail, font=_font(15), fill=WARNING, anchor="ra")
-    room = right - _MARGIN - 24 - draw.textlength(page.warning, font=_font(22))
+    draw.text((right, 12), page.warning, font=font(22), fill=WARNING, anchor="ra")
+    draw.text((right, 42), page.warning_detail, font=font(15), fill=WARNING, anchor="ra")
+    room = right - _MARGIN - 24 - draw.textlength(page.warning, font=font(22))
     _draw_fitted(draw, (_MARGIN, 10), page.title, 24, WHITE, room)
     _draw_fitted(draw, (_MARGIN, 43), page.source, 14, SOFT, room)
 
@@ -211,7 +211,7 @@ class _LegendLayout:
 def _legend_layout(entries: Sequence[LegendEntry]) -> _LegendLayout:
     """As many columns as the longest text allows; small type when there is much to say."""
     size = 17 if len(entries) <= 12 else 13
-    longest = max((_font(size).getlength(entry.text) for entry in entries), default=0.0)
+    longest = max((font(size).getlength(entry.text) for entry in entries), default=0.0)
     columns = max(1, min(4, int((WIDTH - 2 * _MARGIN) // (longest + size + 32))))
     line = size + 10
     return _LegendLayout(size, columns, line, 16 + line * -(-len(entries) // columns))
@@ -234,19 +234,10 @@ def _draw_fitted(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, fill: Rgb, room: float
 ) -> None:
     """Write text in smaller type when it is too long, and shorten it when that is not enough."""
-    while size > 12 and _font(size).getlength(text) > room:
+    while size > 12 and font(size).getlength(text) > room:
         size -= 1
-    if _font(size).getlength(text) > room:
-        while text and _font(size).getlength(text + "...") > room:
+    if font(size).getlength(text) > room:
+        while text and font(size).getlength(text + "...") > room:
             text = text[:-1]
         text += "..."
-    draw.text(place, text, font=_font(size), fill=fill)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The face that Pillow brings along, so that every machine draws the same."""
-    font = ImageFont.load_default(size=size)
-    if not isinstance(font, ImageFont.FreeTypeFont):  # Pillow without FreeType has one bitmap size
-        raise RuntimeError("Pillow was built without FreeType; install the wheel from the package index.")
-    return font
+    draw.text(place, text, font=font(size), fill=fill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import highdicom
@@ -135,6 +136,18 @@ def test_a_series_of_two_volumes_is_not_read_without_saying_which(tmp_path: Path
     assert error.code == "SEVERAL_VOLUMES"
     assert len(set(keys)) == 2
     assert all(key in error.reason for key in keys)
+
+
+def test_the_keys_that_are_listed_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    series = two_phases()
+    for dataset in series:
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", str(dataset.TemporalPositionIdentifier)]
+        del dataset.TemporalPositionIdentifier
+    files = written(tmp_path, series)
+    listed = shlex.split(refusal(files).reason.partition("Its parts are: ")[2].replace(", ", " ").rstrip("."))
+    assert listed == [part.key for part in survey(files).parts]
+    assert all("\\" in key for key in listed)
+    assert read_series(files, part_key=listed[1]).part.key == listed[1]
 
 
 def test_each_part_of_a_series_has_its_own_voxels_headers_and_digest(tmp_path: Path) -> None:
