@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ai.errors import AiError, SeriesRefused
 from ai.folder import find_series
-from ai.loaders import choose_device, load_model
+from ai.loaders import InProcess, choose_device, load_model
 from ai.model import find_card
 from ai.pipeline import RunOptions, run_series, write_outcome
 
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> None:
     model = load_model(spec, choose_device(options.device))
     created_at = datetime.now(tz=UTC).astimezone()  # noqa: TID251 - the composition root of the library alone
     run_options = RunOptions(created_at=created_at, software_version=_version(), part_key=options.part)
-    write_outcome(run_series(files, model, run_options, _say), options.out)
+    write_outcome(run_series(files, InProcess(model), run_options, _say), options.out)
 
 
 def _say(stage: str, fraction: float) -> None:

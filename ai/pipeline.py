@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from ai.geometry import VolumeGeometry
 from ai.measure import Measurement, measure
-from ai.model import Model, Progress, check_input, check_output
+from ai.model import Prediction, Predictor, Progress, check_input, check_output
 from ai.nifti import write_nifti
 from ai.quiet import quiet
 from ai.resample import upright
@@ -83,7 +83,7 @@ class Outcome:
     mask_geometry: VolumeGeometry
 
 
-def run_series(files: Sequence[Path], model: Model, options: RunOptions, progress: Progress) -> Outcome:
+def run_series(files: Sequence[Path], model: Predictor, options: RunOptions, progress: Progress) -> Outcome:
     """Read, segment, measure, write and verify one series.
 
     Parameters
@@ -104,7 +104,8 @@ def run_series(files: Sequence[Path], model: Model, options: RunOptions, progres
         series = read_series(files, accept, options.part_key or None, model.spec.accepts.scale)
     with clock.stage("segment"):
         seen = upright(series.volume)
-        found = model.segment(seen.volume, clock.within)
+        prediction = model.predict([seen.volume], clock.within)
+        found = prediction.labels
         check_output(model.spec, seen.volume, found)
         labels = seen.to_source(found)
     with clock.stage("measure"):
@@ -114,7 +115,7 @@ def run_series(files: Sequence[Path], model: Model, options: RunOptions, progres
         results, overview_png = _write(context)
     with clock.stage("verify"), quiet():
         verify_segmentation(results[0].content, context)
-    run = _describe_run(context, results, model.device, clock.times_s)
+    run = _describe_run(context, results, model.device, prediction, clock.times_s)
     return Outcome(context, results, overview_png, run, found, seen.volume.geometry)
 
 
@@ -130,7 +131,11 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
 
 
 def _describe_run(
-    context: ResultContext, results: Sequence[ResultFile], device: str, stage_times_s: Mapping[str, float]
+    context: ResultContext,
+    results: Sequence[ResultFile],
+    device: str,
+    prediction: Prediction,
+    stage_times_s: Mapping[str, float],
 ) -> dict[str, object]:
     """The record of a run: what was found, in what, by what, and what was written. No patient attribute."""
     spec = context.spec
@@ -144,7 +149,9 @@ def _describe_run(
             "title": spec.title,
             "digest": spec.digest,
             "device": device,
+            **prediction.facts,
         },
+        "scalars": dict(prediction.scalars),
         "results": [_result_row(result) for result in results],
         "stage_times_s": dict(stage_times_s),
         "software_version": context.software_version,
@@ -179,7 +186,7 @@ class _Stages:
 
 def _context(
     series: ImageSeries,
-    model: Model,
+    model: Predictor,
     labels: LabelArray,
     measurements: tuple[Measurement, ...],
     options: RunOptions,

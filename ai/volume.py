@@ -20,12 +20,13 @@ from ai.errors import NotAVolumeError, SeriesRefused
 from ai.geometry import FrameRef, NotAVolume, Note, Part, VolumeGeometry, assess
 from ai.instances import Instance, input_digest, read_dataset, read_instances
 from ai.pixels import FramePixels, Scale, frame_pixels, unit_of
+from ai.source import Facts
 from ai.source.slices import slice_headers
 from ai.uids import derived_uid
 
 LabelArray = npt.NDArray[np.uint8]
-Accept = Callable[[str, VolumeGeometry], None]
-"""Called with Modality and geometry before any pixel is decoded; raises to refuse the series."""
+Accept = Callable[[Facts, VolumeGeometry], None]
+"""Called with the first header's facts and the geometry before pixels are decoded; raises to refuse."""
 
 _MOST_VOXELS = 1 << 30  # of one volume: 4096 slices of 512 × 512, 2 GiB as int16
 _IMAGE_STORAGE = re.compile(r"ImageStorage(ForPresentation|ForProcessing)?$")
@@ -171,7 +172,7 @@ def read_part(
     by_uid = {instance.sop_instance_uid: instance for instance in found.instances}
     instances = tuple(by_uid[uid] for uid in geometry.sop_instance_uids)
     if accept is not None:
-        accept(instances[0].fact("Modality"), geometry)
+        accept(instances[0].facts, geometry)
     _refuse_other_classes(instances)
     _refuse_too_large(geometry.shape)
     frame_of_reference_uid = geometry.frame_of_reference_uid or derived_uid(

@@ -28,7 +28,7 @@ from ai.compare import Comparison, compare_files
 from ai.errors import AiError
 from ai.geometry import VolumeGeometry
 from ai.loaders import load_model
-from ai.model import find_card
+from ai.model import RunContext, find_card, run_to_end
 from ai.nifti import read_nifti, write_nifti
 from ai.sample import write_sample_series
 from ai.volume import Volume, read_series
@@ -136,7 +136,7 @@ def _run(case: Case, device: str, scratch: Path) -> tuple[float, Comparison]:
     spec = find_card("ct-tissue")
     model = load_model(spec, device)
     start = time.perf_counter()
-    labels = model.segment(case.volume, lambda _stage, _done: None)
+    labels = run_to_end(model, [case.volume], lambda _stage, _done: None, RunContext()).labels
     seconds = time.perf_counter() - start
     mask = scratch / "mask.nii.gz"
     write_nifti(mask, labels, case.volume.geometry)

@@ -11,6 +11,8 @@ def unfit(geometry: VolumeGeometry, needs: Needs) -> NotAVolume | None:
     GANTRY_TILT and IRREGULAR_SPACING where the model does not allow the volume to be resampled,
     PROJECTION_IMAGE, SINGLE_SLICE and TOO_FEW_SLICES, SLICES_TOO_FAR_APART.
     """
+    if geometry.is_projection and needs.projections:
+        return None
     if geometry.is_projection:
         reason = "The image is a projection without a place in the patient, and the model takes volumes."
         return refuse(VerdictCode.PROJECTION_IMAGE, reason)

@@ -280,6 +280,7 @@ class Needs:
     minimum_slices: int = 1
     maximum_slice_spacing_mm: float = float("inf")
     resampled: frozenset[VerdictCode] = frozenset()
+    projections: bool = False
 
 
 def refuse(code: VerdictCode, reason: str, **numbers: float | int | str) -> NotAVolume:

@@ -19,7 +19,8 @@ from patient coordinates, never from array order, so every orientation and patie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,11 @@ from ai.inference.ct_body import find_body
 from ai.inference.ct_bone import BoneRule, find_bone
 from ai.inference.ct_lung import Lungs, find_lungs
 from ai.inference.refine import Criterion, Region, draw, fill_small_holes, shell
-from ai.model import ModelSpec, Progress
+from ai.model import ModelSpec, Prediction, RunContext, Step, Steps
 from ai.volume import LabelArray, Volume
 
 _COARSE_MM = 2.5
+_COARSE_COPIES = 8  # as many float32 arrays of the coarse grid live at once
 _CAVITY_MM2 = 60.0  # marrow of a rib or of an arch; half a narrow spinal canal
 _ANY_HU = float("inf")
 _STRUCTURES = ("body", "left_lung", "right_lung", "bone", "metal_implant")
@@ -50,6 +52,11 @@ _PARAMETERS = (
     "metal_threshold_hu",
     "metal_minimum_ml",
 )
+
+
+def load(spec: ModelSpec, device: str, _find: object = None) -> CtTissue:
+    """The algorithm that the card's id names; see :func:`ai.loaders.load_model`."""
+    return CtTissue(spec, device)
 
 
 @dataclass(frozen=True)
@@ -69,36 +76,53 @@ class CtTissue:
                 f"and give all parameters; missing parameters: {', '.join(missing) or 'none'}.",
             )
 
-    def segment(self, volume: Volume, progress: Progress) -> LabelArray:
-        """Label every voxel: uint8 ``(slices, rows, columns)``, numbers of the card, 0 outside the body."""
+    @property
+    def weight_bytes(self) -> int:
+        """None: it has no weights."""
+        return 0
+
+    def needed_bytes(self, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> int:
+        """The coarse grid in float32, a few times over."""
+        coarse = [n * min(step / _COARSE_MM, 1.0) for n, step in zip(shape, spacing_mm, strict=True)]
+        return int(math.prod(coarse)) * 4 * _COARSE_COPIES
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def steps(self, channels: Sequence[Volume], run: RunContext) -> Steps:  # noqa: ARG002
+        """Label every voxel, numbers of the card, 0 outside the body; see :class:`ai.model.Model`."""
+        (volume,) = channels
         geometry = volume.geometry
         view = reorientation(geometry.index_to_lps)
         voxels = view.apply(volume.voxels)
         affine = view.affine(geometry.index_to_lps, volume.voxels.shape)
         labels = np.zeros(volume.voxels.shape, np.uint8)
         canonical = view.apply(labels)
-        for where, numbers in self._label(voxels, affine, progress):
-            canonical[where] = numbers
-        progress("done", 1.0)
-        return labels
-
-    def _label(
-        self, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64], progress: Progress
-    ) -> Iterator[tuple[slice, LabelArray]]:
-        """Labels of the canonical volume, slab by slab."""
-        value = self.spec.parameters
         norms = np.round(np.linalg.norm(affine[:3, :3], axis=0), 6)  # the noise of a cosine decides nothing
         grid = make_grid((float(norms[0]), float(norms[1]), float(norms[2])), _COARSE_MM, self.device)
-        progress("coarse grid", 0.0)
+        criteria, metal = yield from self._decide(voxels, affine, grid)
+        for where, numbers in draw(voxels, grid, criteria):
+            yield Step("boundaries", 0.7 + 0.3 * where.start / voxels.shape[0])
+            fill_small_holes(numbers, 4, 1, _CAVITY_MM2, float(norms[1] * norms[2]))
+            canonical[where] = _with_metal(numbers, where, metal)
+        yield Step("done", 1.0)
+        return Prediction(labels)
+
+    def _decide(
+        self, voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64], grid: Grid
+    ) -> Generator[Step, None, tuple[list[Criterion], tuple[npt.NDArray[np.intp], ...]]]:
+        """What belongs together, on the coarse grid of the canonical volume; and where metal is."""
+        value = self.spec.parameters
+        yield Step("coarse grid", 0.0)
         mean_hu = pool(voxels, grid)
-        progress("body", 0.1)
+        yield Step("body", 0.1)
         body = find_body(mean_hu, grid, value["body_threshold_hu"])
-        progress("lungs", 0.2)
+        yield Step("lungs", 0.2)
         start_hu, airway_hu = value["lung_threshold_hu"], value["airway_threshold_hu"]
         lungs = find_lungs(mean_hu, body, _left_mm(affine, body.shape, grid), grid, start_hu, airway_hu)
-        progress("metal", 0.4)
+        yield Step("metal", 0.4)
         metal = find_metal(voxels, body, grid, value)
-        progress("bone", 0.5)
+        yield Step("bone", 0.5)
         near_metal = _coarse_metal(metal, body.shape, grid)
         rule = BoneRule(*(value[name] for name in _BONE_PARAMETERS))
         bone = find_bone(voxels, mean_hu, body, near_metal, grid, rule)
@@ -107,10 +131,7 @@ class CtTissue:
             *_lung_criteria(lungs, grid),
             Criterion(4, Region(bone.near, bone.inner), bone.threshold_hu, _ANY_HU),
         ]
-        for where, labels in draw(voxels, grid, criteria):
-            progress("boundaries", 0.7 + 0.3 * where.start / voxels.shape[0])
-            fill_small_holes(labels, 4, 1, _CAVITY_MM2, float(norms[1] * norms[2]))
-            yield where, _with_metal(labels, where, metal)
+        return criteria, metal
 
 
 def _with_metal(labels: LabelArray, where: slice, metal: tuple[npt.NDArray[np.intp], ...]) -> LabelArray:

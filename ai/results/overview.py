@@ -17,7 +17,6 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from ai import terminology
 from ai.measure import Measurement
 from ai.results.coding import concept
 from ai.results.context import ResultContext
@@ -65,10 +64,7 @@ def draw(context: ResultContext) -> npt.NDArray[np.uint8]:
         )
         for k in chosen
     ]
-    overlays = [
-        Overlay(s.number, terminology.coded(s.key).rgb, s.key not in _OUTLINE_ONLY)
-        for s in context.spec.structures
-    ]
+    overlays = [Overlay(s.number, s.coded.rgb, s.key not in _OUTLINE_ONLY) for s in context.spec.structures]
     edges = side_letters(geometry.index_to_lps)
     return draw_montage(_page(context, (low, high)), tiles, overlays, edges, geometry.spacing_mm[1:])
 
@@ -182,7 +178,7 @@ def _legend_entry(measurement: Measurement) -> LegendEntry:
     value = f"{volume_ml:,.{0 if volume_ml >= 100 else 1 if volume_ml >= 1 else 3}f} mL"
     return LegendEntry(
         text=f"{measurement.structure.label}: {value if measurement.found else 'not found'}",
-        rgb=terminology.coded(measurement.structure.key).rgb,
+        rgb=measurement.structure.coded.rgb,
         found=measurement.found,
     )
 

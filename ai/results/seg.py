@@ -13,7 +13,6 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from ai import terminology
 from ai.geometry import VerdictCode, VolumeGeometry
 from ai.model import Structure
 from ai.results.coding import concept
@@ -199,7 +198,7 @@ def _pixel_measures(context: ResultContext, in_plane: Dataset) -> Any:
 def _segment(context: ResultContext, structure: Structure) -> Any:
     """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
     spec = context.spec
-    terms = terminology.coded(structure.key)
+    terms = structure.coded
     item = hd.seg.SegmentDescription(
         segment_number=structure.number,
         segment_label=structure.label,

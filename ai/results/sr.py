@@ -202,7 +202,7 @@ def _group(
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations:
     """TID 1411 for a structure that was found, TID 1501 saying "absent" for another."""
     structure = measurement.structure
-    codes = terminology.coded(structure.key)
+    codes = structure.coded
     segment = _segment(context, seg, structure.number)
     tracking = hd.sr.TrackingIdentifier(
         uid=context.identity.tracking_uids[structure.number],

@@ -19,7 +19,6 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from ai import terminology
 from ai.errors import ResultMismatch
 from ai.geometry import VerdictCode
 from ai.model import Structure
@@ -100,7 +99,7 @@ def _check_segments(seg: Dataset, context: ResultContext) -> None:
 
 
 def _check_segment(item: Dataset, structure: Structure, context: ResultContext) -> None:
-    terms = terminology.coded(structure.key)
+    terms = structure.coded
     name = f"segment {structure.number}"
     tracking_uid = context.identity.tracking_uids[structure.number]
     _expect(f"the label of {name}", item.SegmentLabel, structure.label)

@@ -92,13 +92,13 @@ def _listing(found: dict[str, list[Path]]) -> str:
 
 
 def _run(files: list[Path], spec: ModelSpec, device: str, part_key: str, out: Path) -> Mapping[str, object]:
-    from ai.loaders import choose_device, load_model
+    from ai.loaders import InProcess, choose_device, load_model
     from ai.pipeline import RunOptions, run_series, write_outcome
 
     created_at = datetime.fromtimestamp(SystemClock().now_s(), tz=UTC).astimezone()
     options = RunOptions(created_at=created_at, software_version=__version__, part_key=part_key)
     with _progress() as report:
-        outcome = run_series(files, load_model(spec, choose_device(device)), options, report)
+        outcome = run_series(files, InProcess(load_model(spec, choose_device(device))), options, report)
     write_outcome(outcome, out)
     return outcome.run
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from ai.errors import AiError
-from ai.loaders import choose_device, load_model
+from ai.loaders import InProcess, choose_device, load_model
 from ai.model import Model, find_card
 from ai.pipeline import ResultFile, RunOptions, run_series
 from gateway import failpoint
@@ -71,7 +71,7 @@ class Runner:
             part_key=request.part,
         )
         model = self._model(request.card, request.card_folders)
-        outcome = run_series([Path(file) for file in request.files], model, options, progress)
+        outcome = run_series([Path(file) for file in request.files], InProcess(model), options, progress)
         failpoint.reach("worker.segmented")
         spool = Spool(Path(request.results_root))
         results = tuple(_store(spool, result) for result in outcome.results)

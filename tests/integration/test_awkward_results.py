@@ -8,7 +8,7 @@ that ITK can hold.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from pydicom.dataset import Dataset
 
 from ai.errors import ResultMismatch, SeriesRefused
 from ai.geometry import VerdictCode
-from ai.model import Progress, find_card
+from ai.model import Prediction, Progress, find_card
 from ai.pipeline import Outcome, RunOptions, run_series
 from ai.results.encode import encode
 from ai.results.verify import verify_segmentation
-from ai.volume import LabelArray, Volume
+from ai.volume import Volume
 from tests import builders, odd_series
 from tests.integration.test_result_validity import (
     FIXTURES,
@@ -176,9 +176,9 @@ class Boxes:
     spec = find_card("ct-tissue")
     device = "cpu"
 
-    def segment(self, volume: Volume, progress: Progress) -> LabelArray:
+    def predict(self, channels: Sequence[Volume], progress: Progress) -> Prediction:
         progress("done", 1.0)
-        return boxes(volume.voxels.shape)
+        return Prediction(boxes(channels[0].voxels.shape))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from ai.geometry import VerdictCode
 from ai.loaders import load_model
-from ai.model import Model, find_card
+from ai.model import Model, RunContext, find_card, run_to_end
 from ai.volume import Volume, read_part, read_series, survey
 from tests import builders, odd_series
 from tests.independent import Grid, compare
@@ -43,7 +43,10 @@ def volume_of(series: Sequence[Dataset]) -> Volume:
 
 def labels_of(series: Sequence[Dataset]) -> Grid:
     volume = volume_of(series)
-    return Grid(model().segment(volume, lambda _stage, _fraction: None), volume.geometry.index_to_lps)
+    return Grid(
+        run_to_end(model(), [volume], lambda _stage, _fraction: None, RunContext()).labels,
+        volume.geometry.index_to_lps,
+    )
 
 
 @cache

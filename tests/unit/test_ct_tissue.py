@@ -14,7 +14,7 @@ from ai.inference.coarse import Grid
 from ai.inference.enclosure import enclosure
 from ai.loaders import load_model
 from ai.measure import dice
-from ai.model import Model, find_card
+from ai.model import Model, RunContext, find_card, run_to_end
 from ai.resample import upright
 from ai.volume import Volume
 from tests.builders import ORIENTATIONS, affine, torso_voxels
@@ -43,7 +43,7 @@ def scan(orientation: str, spacing_mm: float = 3.0) -> tuple[Volume, np.ndarray]
 
 
 def segment(model: Model, volume: Volume) -> np.ndarray:
-    return model.segment(volume, lambda _stage, _done: None)
+    return run_to_end(model, [volume], lambda _stage, _done: None, RunContext()).labels
 
 
 def part(volume: Volume, labels: np.ndarray, slices: slice) -> tuple[Volume, np.ndarray]:
@@ -161,7 +161,7 @@ def test_the_same_input_gives_the_same_labels(model: Model) -> None:
 def test_progress_only_moves_forward_and_may_stop_the_run(model: Model) -> None:
     volume, _ = scan("HFS", 6.0)
     seen: list[tuple[str, float]] = []
-    model.segment(volume, lambda stage, done: seen.append((stage, done)))
+    run_to_end(model, [volume], lambda stage, done: seen.append((stage, done)), RunContext())
     fractions = [done for _, done in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
@@ -171,7 +171,7 @@ def test_progress_only_moves_forward_and_may_stop_the_run(model: Model) -> None:
             raise TimeoutError(stage)
 
     with pytest.raises(TimeoutError):
-        model.segment(volume, cancel)
+        run_to_end(model, [volume], cancel, RunContext())
 
 
 def test_a_device_that_is_not_there_is_refused_by_name() -> None:

@@ -131,7 +131,7 @@ def test_a_series_that_the_card_does_not_accept_is_refused_before_any_pixel_is_d
     files = builders.write_series(builders.ct_series(Modality="MR", PixelData=b""), tmp_path)
     card = find_card("ct-tissue")
     with pytest.raises(SeriesRefused) as caught:
-        read_series(files, lambda modality, geometry: check_input(card, modality, geometry))
+        read_series(files, lambda facts, geometry: check_input(card, facts, geometry))
     assert caught.value.code == "INPUT_NOT_ACCEPTED"
 
 

@@ -129,7 +129,7 @@ def test_input_outside_the_card_is_refused_with_the_numbers(
     modality: str, slices: int, spacing_mm: float, code: str, says: str
 ) -> None:
     with pytest.raises(SeriesRefused) as refused:
-        check_input(find_card("ct-tissue"), modality, geometry(slices, spacing_mm))
+        check_input(find_card("ct-tissue"), {"Modality": (modality,)}, geometry(slices, spacing_mm))
     assert refused.value.code == code
     assert says in refused.value.reason
 
@@ -138,10 +138,10 @@ def test_a_tilted_volume_is_taken_where_the_card_allows_resampling_and_refused_e
     spec = find_card("ct-tissue")
     note = Note(NoteCode.GANTRY_TILT, "The slices are tilted by 15.0°.")
     tilted = replace(geometry(20, 2.0), needs=(VerdictCode.GANTRY_TILT,), notes=(note,))
-    check_input(spec, "CT", tilted)
+    check_input(spec, {"Modality": ("CT",)}, tilted)
     strict = spec.model_copy(update={"accepts": Accepts(modalities=("CT",))})
     with pytest.raises(NotAVolumeError, match=r"GANTRY_TILT: The slices are tilted by 15\.0°") as refused:
-        check_input(strict, "CT", tilted)
+        check_input(strict, {"Modality": ("CT",)}, tilted)
     assert refused.value.verdict.code == "GANTRY_TILT"
 
 
@@ -152,7 +152,7 @@ def test_what_a_card_may_have_resampled_is_a_known_name(tmp_path: Path) -> None:
 
 
 def test_input_at_the_limits_of_the_card_is_accepted() -> None:
-    check_input(find_card("ct-tissue"), "CT", geometry(2, 10.0))
+    check_input(find_card("ct-tissue"), {"Modality": ("CT",)}, geometry(2, 10.0))
 
 
 def test_reading_a_card_does_not_import_torch() -> None:

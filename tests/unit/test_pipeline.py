@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.errors import NotAVolumeError, ResultMismatch, SeriesRefused
-from ai.model import ModelSpec, Progress, find_card
+from ai.model import ModelSpec, Prediction, Progress, find_card
 from ai.pipeline import Outcome, RunOptions, run_series, write_outcome
 from ai.results.context import ResultContext
 from ai.results.seg import build_seg
@@ -37,11 +38,12 @@ class KnowingModel:
     spec: ModelSpec
     device: str = "cpu"
 
-    def segment(self, volume: Volume, progress: Progress) -> LabelArray:
+    def predict(self, channels: Sequence[Volume], progress: Progress) -> Prediction:
+        (volume,) = channels
         assert volume.voxels.shape == self.labels.shape
         progress("body", 0.5)
         progress("done", 1.0)
-        return self.labels
+        return Prediction(self.labels)
 
 
 def spec() -> ModelSpec:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -19,13 +20,13 @@ from pydicom.sr.codedict import codes
 
 from ai.errors import ModelError
 from ai.geometry import Part
-from ai.model import ModelSpec, Progress, find_card
+from ai.model import ModelSpec, Prediction, Progress, find_card
 from ai.pipeline import Outcome, RunOptions, run_series
 from ai.results.encode import encode
 from ai.results.overview import build_overview, choose_slices
 from ai.results.seg import build_seg
 from ai.results.sr import build_sr
-from ai.volume import ImageSeries, LabelArray, Volume
+from ai.volume import ImageSeries, Volume
 from tests import builders, odd_series
 from tests.runs import CREATED_AT, small_run, torso_run
 
@@ -42,12 +43,13 @@ class Answering:
     spec: ModelSpec = CARD
     device: str = "cpu"
 
-    def segment(self, volume: Volume, _progress: Progress) -> LabelArray:
+    def predict(self, channels: Sequence[Volume], _progress: Progress) -> Prediction:
+        (volume,) = channels
         if self.answer is not None:
-            return self.answer  # type: ignore[return-value]
+            return Prediction(self.answer)  # type: ignore[arg-type]
         labels = np.zeros(volume.voxels.shape, np.uint8)
         labels[1:3, 2:9, 3:8] = 1
-        return labels
+        return Prediction(labels)
 
 
 def silent(_stage: str, _done: float) -> None:

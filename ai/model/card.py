@@ -1,0 +1,346 @@
+"""The card of a model: one YAML file that says everything about it, and pins its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from ai import terminology
+from ai.geometry import Needs, VerdictCode
+from ai.model.recipe import Recipe
+from ai.pixels import Scale
+from ai.terminology import Code, CodedStructure
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Axis = Literal["right_left", "anterior_posterior", "superior_inferior"]
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CodeEntry(_Card):
+    """A coded concept that the card itself gives (PS3.3 8.8)."""
+
+    value: str = Field(min_length=1, max_length=16)
+    scheme: str = Field(min_length=1, max_length=16)
+    meaning: str = Field(min_length=1, max_length=64)
+
+
+class Coding(_Card):
+    """Codes and colour of a structure that ``terminology/codes.csv`` has no row for, or has otherwise."""
+
+    category: CodeEntry
+    type: CodeEntry
+    modifier: CodeEntry | None = None
+    rgb: tuple[
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+    ]
+
+
+class Structure(_Card):
+    """One structure that the model looks for. ``key`` names its row in terminology/codes.csv.
+
+    With ``coding`` the card gives the codes itself, and ``key`` is only its name for programs.
+    """
+
+    number: int = Field(ge=1, le=255)
+    key: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)
+    label: str = Field(min_length=1, max_length=64)  # Segment Label is LO
+    description: str = Field(default="", max_length=1024)  # Segment Description is ST
+    coding: Coding | None = None
+
+    @property
+    def coded(self) -> CodedStructure:
+        """Its codes and colour; raises ModelError STRUCTURE_NOT_CODED where there are none."""
+        if self.coding is None:
+            return terminology.coded(self.key)
+        own = self.coding
+        return CodedStructure(
+            key=self.key,
+            label=self.label,
+            category=_code(own.category),
+            type=_code(own.type),
+            modifier=_code(own.modifier) if own.modifier else None,
+            rgb=own.rgb,
+            source="model card",
+        )
+
+
+class Licence(_Card):
+    """Terms of the model.
+
+    Attributes
+    ----------
+    spdx
+        SPDX expression, or ``LicenseRef-…``.
+    commercial
+        ``yes``; ``no`` (research only); ``contract`` (allowed to who has one). Unless ``yes``, the model
+        runs only when a person has accepted the terms: ``aigw model add --accept-licence NAME``.
+    accepted_by
+        Who accepted them here, and when.
+    """
+
+    spdx: str
+    commercial: Literal["yes", "no", "contract"]
+    citation: str = ""
+    attribution: str = ""
+    accepted_by: str = ""
+
+
+class FieldOfView(_Card):
+    """Extent of the volume along patient axes, millimetres; an axis left out is not checked."""
+
+    minimum: Mapping[Axis, float] = {}
+    maximum: Mapping[Axis, float] = {}
+
+
+class Accepts(_Card):
+    """What input the model is made for; anything else is refused by name before it runs.
+
+    Attributes
+    ----------
+    channels
+        Names of the images that it takes together, such as ``T1, T1c, T2, FLAIR``; a series brings one.
+    body_parts
+        Values of Body Part Examined; a series without the attribute is taken. Empty: any.
+    orientations
+        Planes of acquisition; empty: any.
+    contrast
+        Whether Contrast/Bolus Agent must be there (``required``) or must not (``none``).
+    projections
+        Takes radiographs, which have no place in the patient.
+    resampled
+        Which stacks the model may see resampled on an upright, even grid: tilted ones, uneven ones.
+    scale
+        Which values it takes: those of the modality, SUVbw of PET, or the Philips scale of MR.
+    """
+
+    modalities: tuple[str, ...] = Field(min_length=1)
+    channels: tuple[str, ...] = ("image",)
+    body_parts: tuple[str, ...] = ()
+    orientations: tuple[Literal["axial", "coronal", "sagittal"], ...] = ()
+    contrast: Literal["any", "required", "none"] = "any"
+    minimum_slices: int = Field(default=2, ge=1)
+    maximum_slice_spacing_mm: float = Field(default=10.0, gt=0)
+    maximum_pixel_spacing_mm: float | None = Field(default=None, gt=0)
+    maximum_slice_thickness_mm: float | None = Field(default=None, gt=0)
+    field_of_view_mm: FieldOfView = FieldOfView()
+    projections: bool = False
+    resampled: frozenset[Literal["GANTRY_TILT", "IRREGULAR_SPACING"]] = frozenset()
+    scale: Scale = "modality"
+
+    @property
+    def needs(self) -> Needs:
+        """The part of it that geometry decides."""
+        return Needs(
+            minimum_slices=self.minimum_slices,
+            maximum_slice_spacing_mm=self.maximum_slice_spacing_mm,
+            resampled=frozenset(VerdictCode(code) for code in self.resampled),
+            projections=self.projections,
+        )
+
+
+class Network(_Card):
+    """A network of the loader ``network``: an architecture that we know, and its weights.
+
+    Attributes
+    ----------
+    name
+        ``meshnet``, ``deepmedic`` …, or ``monai:DynUNet`` for a class of ``monai.networks.nets``.
+    weights
+        Pinned files, safetensors or state dictionaries; more than one: their answers are averaged.
+    definition
+        Pinned file that describes the layers, for architectures that are told so.
+    """
+
+    name: str
+    arguments: Mapping[str, object] = {}
+    weights: tuple[str, ...] = Field(min_length=1)
+    definition: str | None = None
+
+
+class Graph(_Card):
+    """A graph of the loader ``graph``: ``.pt2``, ``.onnx``, or TorchScript ``.ts`` / ``.pt``."""
+
+    file: str
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+
+
+class Bundle(_Card):
+    """A MONAI bundle: which configuration, and whether its transforms are translated or run as they are."""
+
+    configuration: str = "configs/inference.json"
+    weights: str = "models/model.pt"
+    mode: Literal["auto", "fast", "compatible"] = "auto"
+
+
+class NnUnetPart(_Card):
+    """One trained nnU-Net: a results folder below the model's folder, and what its labels are for us."""
+
+    folder: str = "."
+    folds: tuple[int | Literal["all"], ...] = (0,)
+    checkpoint: str = "checkpoint_final.pth"
+    labels: Mapping[int, int] = {}
+    """Label of the part to structure number; empty: as they are."""
+
+
+class NnUnet(_Card):
+    """nnU-Net v2: one results folder, or several whose structures are merged, later ones on top.
+
+    Attributes
+    ----------
+    parts
+        In the order in which they are painted.
+    mirror
+        Test-time mirroring (8 × the time).
+    step
+        Tile step; nnU-Net's own is 0.5.
+    resample_mm
+        Isotropic spacing to which the image is brought before nnU-Net sees it (TotalSegmentator).
+    """
+
+    parts: tuple[NnUnetPart, ...] = Field(min_length=1)
+    mirror: bool = False
+    step: float = Field(default=0.5, gt=0, le=1)
+    resample_mm: float | None = Field(default=None, gt=0)
+    previous_stage: NnUnetPart | None = None
+    """Of a cascade: the low resolution network whose labels are further channels."""
+
+
+class Stage(_Card):
+    """One model of a pipeline.
+
+    Attributes
+    ----------
+    model
+        Name of its card.
+    inside
+        Stage whose result is the region of interest: the image is cropped to its box, grown by
+        ``margin_mm``, before this model sees it; its own structures lie within that box.
+    region
+        Keys of that stage's structures which make the region; empty: all.
+    within
+        What is found outside the region itself, grown by ``within_mm``, is dropped; None: kept.
+    keep
+        Keys of this model's structures that go into the pipeline's result, by the pipeline's keys;
+        empty: none of them (a stage that only localises).
+    """
+
+    name: str
+    model: str
+    inside: str | None = None
+    region: tuple[str, ...] = ()
+    margin_mm: float = Field(default=0.0, ge=0)
+    within_mm: float | None = Field(default=None, ge=0)
+    keep: Mapping[str, str] = {}
+
+
+class Rule(_Card):
+    """One plausibility rule; :mod:`ai.quality` says what each kind asks.
+
+    ``verdict`` is what its violation means: SUSPECT is sent with the reason, FAIL is held back.
+    """
+
+    kind: Literal[
+        "volume_ml", "largest_share", "pieces", "complete", "left_right", "order", "mean_value", "confidence"
+    ]
+    structures: tuple[str, ...] = Field(min_length=1)
+    minimum: float | None = None
+    maximum: float | None = None
+    axis: Axis | None = None
+    verdict: Literal["PARTIAL", "SUSPECT", "FAIL"] = "SUSPECT"
+
+
+class ModelSpec(_Card):
+    """The card of a model: identity, licence, intended use, input contract, files, labels.
+
+    Attributes
+    ----------
+    files
+        SHA-256 of each file of the model, by its path below the model's folder. The card's own digest thus
+        pins the whole model.
+    memory_bytes
+        Device memory of a run above the weights, where it was measured; None: estimated.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
+    version: str = Field(min_length=1, max_length=64)
+    title: str = Field(min_length=1, max_length=64)
+    loader: Literal["classical", "network", "graph", "monai_bundle", "nnunet", "pipeline"]
+    algorithm: str
+    manufacturer: str = Field(min_length=1, max_length=64)
+    intended_use: str
+    limits: tuple[str, ...]
+    references: tuple[str, ...]
+    licence: Licence
+    accepts: Accepts
+    files: Mapping[str, Sha256] = {}
+    parameters: Mapping[str, float] = {}
+    recipe: Recipe | None = None
+    network: Network | None = None
+    graph: Graph | None = None
+    bundle: Bundle | None = None
+    nnunet: NnUnet | None = None
+    stages: tuple[Stage, ...] = ()
+    structures: tuple[Structure, ...] = Field(min_length=1)
+    quality: tuple[Rule, ...] = ()
+    memory_bytes: int | None = Field(default=None, gt=0)
+    digest: str = ""
+    """SHA-256 of the card file's bytes, filled in by :func:`ai.model.load_card`."""
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files lie: beside the card, under its id. None for a card that was never a file."""
+        return self._folder
+
+    def numbers(self) -> dict[str, int]:
+        """Structure number by key."""
+        return {structure.key: structure.number for structure in self.structures}
+
+    @model_validator(mode="after")
+    def _numbers_are_consecutive(self) -> Self:
+        numbers = [structure.number for structure in self.structures]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(
+                f"structures are numbered {numbers}; number them 1 to {len(numbers)} in order, "
+                "because segments of a DICOM SEG are (PS3.3 C.8.20.2)"
+            )
+        keys = [structure.key for structure in self.structures]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise ValueError(f"structures share the key {', '.join(sorted(twice))}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_section_of_its_loader(self) -> Self:
+        sections = {
+            "network": ("network", "recipe"),
+            "graph": ("graph", "recipe"),
+            "monai_bundle": ("bundle",),
+            "nnunet": ("nnunet",),
+            "pipeline": ("stages",),
+        }.get(self.loader, ())
+        missing = [name for name in sections if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"the loader {self.loader} needs the section {' and '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_name_structures(self) -> Self:
+        known = self.numbers()
+        for rule in self.quality:
+            for key in rule.structures:
+                if key not in known:
+                    raise ValueError(f"the quality rule {rule.kind} names {key!r}, which is no structure")
+        return self
+
+
+def _code(entry: CodeEntry) -> Code:
+    return Code(entry.value, entry.scheme, entry.meaning)

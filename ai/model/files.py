@@ -1,0 +1,82 @@
+"""The files of a model, pinned by the card: read only when their bytes have the digest that it names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from ai.errors import ModelError
+from ai.model.card import ModelSpec
+
+
+class PinnedFiles:
+    """The folder of one card. Model files are code: nothing in it is read that the card does not pin."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Paths of the pinned files below the model's folder, with ``/``, sorted."""
+        return tuple(sorted(self._spec.files))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file, whose digest was checked on these very bytes.
+
+        Raises
+        ------
+        ModelError
+            ``MODEL_FILE_NOT_PINNED``, ``MODEL_FILE_MISSING`` or ``MODEL_FILE_CHANGED``.
+        """
+        pinned = self._spec.files.get(name)
+        if pinned is None:
+            raise self._error("MODEL_FILE_NOT_PINNED", f"the card does not name {name} under files")
+        path = self.folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise self._error("MODEL_FILE_MISSING", f"{path} cannot be read ({error.strerror})") from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != pinned:
+            raise self._error(
+                "MODEL_FILE_CHANGED",
+                f"{path} has the SHA-256 {found[:12]}…, the card pins {pinned[:12]}…: "
+                "put the file back that was added, or add the model again",
+            )
+        return content
+
+    def path(self, name: str) -> Path:
+        """A file for libraries that want a path; checked as by :meth:`read`."""
+        self.read(name)
+        return self.folder / name
+
+    def verify(self) -> tuple[ModelError, ...]:
+        """Every file that is missing or changed."""
+        problems = []
+        for name in self.names:
+            try:
+                self.read(name)
+            except ModelError as error:
+                problems.append(error)
+        return tuple(problems)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        if self._spec.folder is None:
+            raise self._error("MODEL_FILE_MISSING", "the card was not read from a file, so it has no folder")
+        return self._spec.folder
+
+    def _error(self, code: str, what: str) -> ModelError:
+        return ModelError(code, f"Model {self._spec.id} {self._spec.version}: {what}.")
+
+
+def pin(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of files below a folder, by name: what a card writes under ``files``."""
+    pinned = {}
+    for name in sorted(names):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ModelError("MODEL_CARD_INVALID", f"{name}: a file of a model lies below its folder")
+        with (folder / name).open("rb") as stream:
+            pinned[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return pinned
