@@ -42,7 +42,7 @@ def load_cases(folder: Path) -> list[Case]:
 
 
 def _load(image_path: Path, label_path: Path) -> Case:
-    image, labels = (nib.as_closest_canonical(nib.load(path)) for path in (image_path, label_path))
+    image, labels = _canonical(image_path), _canonical(label_path)
     return Case(
         image_path.name.removesuffix(".nii.gz"),
         torch.from_numpy(normalise(np.asarray(image.dataobj, np.float32))),
