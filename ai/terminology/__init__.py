@@ -15,6 +15,7 @@ when its model card is read, never coded by default. Decisions behind the table:
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -37,7 +38,20 @@ class Code:
 
 @dataclass(frozen=True)
 class CodedStructure:
-    """One row of the table. ``rgb`` is sRGB 0..255; ``source`` says where codes and colour come from."""
+    """One row of the table.
+
+    Attributes
+    ----------
+    modifier
+        Of the type: the side, or another part of it (anterior).
+    rgb
+        sRGB, 0..255.
+    source
+        Where codes and colour come from.
+    region
+        Where in the body something lies that is found in many places, such as a haemorrhage
+        (Anatomic Region Sequence, PS3.3 C.8.20.2).
+    """
 
     key: str
     label: str
@@ -46,6 +60,7 @@ class CodedStructure:
     modifier: Code | None
     rgb: tuple[int, int, int]
     source: str
+    region: Code | None = None
 
 
 @cache
@@ -60,10 +75,12 @@ def coded(key: str) -> CodedStructure:
     """The coded terms of one structure; ``ModelError("STRUCTURE_NOT_CODED", …)`` if it has no row."""
     found = structures().get(key)
     if found is None:
+        close = difflib.get_close_matches(key, structures(), n=3)
+        hint = f" Close ones are: {', '.join(close)}." if close else ""
         raise ModelError(
             "STRUCTURE_NOT_CODED",
             f"The structure {key!r} has no row in ai/terminology/codes.csv, so its segment could not be "
-            f"coded; add a row, or use one of: {', '.join(sorted(structures()))}.",
+            f"coded; give its codes in the card (coding), or use one of the {len(structures())} rows.{hint}",
         )
     return found
 
@@ -77,6 +94,7 @@ def _structure(row: Mapping[str, str]) -> CodedStructure:
         modifier=_code(row, "modifier") if row["modifier_value"] else None,
         rgb=(int(row["red"]), int(row["green"]), int(row["blue"])),
         source=row["source"],
+        region=_code(row, "region") if row["region_value"] else None,
     )
 
 
