@@ -105,12 +105,16 @@ class ImageSeries:
         """Header without pixel data of each slice; frames of one instance share one.
 
         Read when first asked for, since only results need them. Identity attributes that results need
-        (Frame of Reference UID, Patient ID …) are completed in these copies.
+        (Frame of Reference UID, Patient ID …) are completed in these copies; a projection image, whose
+        pixels have no place in one, has no Frame of Reference.
         """
         headers = {instance.sop_instance_uid: read_dataset(instance) for instance in self.instances}
         geometry = self.volume.geometry
         for header in headers.values():
-            header.FrameOfReferenceUID = geometry.frame_of_reference_uid
+            if geometry.frame_of_reference_uid is None:
+                header.pop("FrameOfReferenceUID", None)
+            else:
+                header.FrameOfReferenceUID = geometry.frame_of_reference_uid
         return tuple(headers[frame.sop_instance_uid] for frame in geometry.frames)
 
     @cached_property
@@ -172,17 +176,29 @@ def read_part(
     by_uid = {instance.sop_instance_uid: instance for instance in found.instances}
     instances = tuple(by_uid[uid] for uid in geometry.sop_instance_uids)
     if accept is not None:
-        accept(instances[0].facts, geometry)
+        accept(_facts(instances[0], geometry.frames[0].frame_number), geometry)
     _refuse_other_classes(instances)
     _refuse_too_large(geometry.shape)
-    frame_of_reference_uid = geometry.frame_of_reference_uid or derived_uid(
-        "frame-of-reference", instances[0].fact("SeriesInstanceUID")
-    )
     notes = (*geometry.notes, *found.notes)
-    geometry = replace(geometry, frame_of_reference_uid=frame_of_reference_uid, notes=notes)
+    geometry = replace(geometry, frame_of_reference_uid=_frame_of_reference(geometry, instances), notes=notes)
     voxels = decode(_planes(instances, geometry, scale), geometry.shape, threads)
     volume = Volume(voxels, geometry, unit_of(instances[0].file, scale))
     return ImageSeries(volume, part, notes, instances)
+
+
+def _facts(instance: Instance, frame_number: int) -> Facts:
+    """What the header says of one image plane: the frame's own groups go before the data set."""
+    frames = instance.file.header.frames
+    own = frames[frame_number - 1] if frame_number <= len(frames) else {}
+    return {**instance.facts, **own}
+
+
+def _frame_of_reference(geometry: VolumeGeometry, instances: Sequence[Instance]) -> str | None:
+    """That of the series, or one derived for it; none for a projection, which has no place in it."""
+    if geometry.is_projection:
+        return None
+    series_uid = instances[0].fact("SeriesInstanceUID")
+    return geometry.frame_of_reference_uid or derived_uid("frame-of-reference", series_uid)
 
 
 def _refuse_other_classes(instances: Sequence[Instance]) -> None:

@@ -6,73 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from ai import terminology
 from ai.geometry import Needs, VerdictCode
-from ai.model.recipe import Recipe
+from ai.model.nnunet import NnUnet
+from ai.model.paths import FileName
+from ai.model.recipe import Part, Recipe
+from ai.model.structure import Structure
 from ai.pixels import Scale
-from ai.terminology import Code, CodedStructure
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Axis = Literal["right_left", "anterior_posterior", "superior_inferior"]
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _yes_or_no(value: object) -> object:
+    """YAML reads a bare yes or no as true or false."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
-class CodeEntry(_Card):
-    """A coded concept that the card itself gives (PS3.3 8.8)."""
-
-    value: str = Field(min_length=1, max_length=16)
-    scheme: str = Field(min_length=1, max_length=16)
-    meaning: str = Field(min_length=1, max_length=64)
-
-
-class Coding(_Card):
-    """Codes and colour of a structure that ``terminology/codes.csv`` has no row for, or has otherwise."""
-
-    category: CodeEntry
-    type: CodeEntry
-    modifier: CodeEntry | None = None
-    rgb: tuple[
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-    ]
-
-
-class Structure(_Card):
-    """One structure that the model looks for. ``key`` names its row in terminology/codes.csv.
-
-    With ``coding`` the card gives the codes itself, and ``key`` is only its name for programs.
-    """
-
-    number: int = Field(ge=1, le=255)
-    key: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)
-    label: str = Field(min_length=1, max_length=64)  # Segment Label is LO
-    description: str = Field(default="", max_length=1024)  # Segment Description is ST
-    coding: Coding | None = None
-
-    @property
-    def coded(self) -> CodedStructure:
-        """Its codes and colour; raises ModelError STRUCTURE_NOT_CODED where there are none."""
-        if self.coding is None:
-            return terminology.coded(self.key)
-        own = self.coding
-        return CodedStructure(
-            key=self.key,
-            label=self.label,
-            category=_code(own.category),
-            type=_code(own.type),
-            modifier=_code(own.modifier) if own.modifier else None,
-            rgb=own.rgb,
-            source="model card",
-        )
-
-
-class Licence(_Card):
+class Licence(Part):
     """Terms of the model.
 
     Attributes
@@ -87,20 +39,20 @@ class Licence(_Card):
     """
 
     spdx: str
-    commercial: Literal["yes", "no", "contract"]
+    commercial: Annotated[Literal["yes", "no", "contract"], BeforeValidator(_yes_or_no)]
     citation: str = ""
     attribution: str = ""
     accepted_by: str = ""
 
 
-class FieldOfView(_Card):
+class FieldOfView(Part):
     """Extent of the volume along patient axes, millimetres; an axis left out is not checked."""
 
     minimum: Mapping[Axis, float] = {}
     maximum: Mapping[Axis, float] = {}
 
 
-class Accepts(_Card):
+class Accepts(Part):
     """What input the model is made for; anything else is refused by name before it runs.
 
     Attributes
@@ -118,7 +70,9 @@ class Accepts(_Card):
     resampled
         Which stacks the model may see resampled on an upright, even grid: tilted ones, uneven ones.
     scale
-        Which values it takes: those of the modality, SUVbw of PET, or the Philips scale of MR.
+        Which values it takes: those of the modality, SUVbw of PET, or the Philips scale of MR; of radiographs
+        ``screen`` (0 to 1 as a viewer shows them) or ``attenuation`` (see :mod:`ai.pixels`): bone is bright
+        in both, however the maker stored it.
     """
 
     modalities: tuple[str, ...] = Field(min_length=1)
@@ -135,6 +89,16 @@ class Accepts(_Card):
     resampled: frozenset[Literal["GANTRY_TILT", "IRREGULAR_SPACING"]] = frozenset()
     scale: Scale = "modality"
 
+    @model_validator(mode="after")
+    def _radiographs_have_a_bright_end(self) -> Self:
+        if self.projections and self.scale not in ("screen", "attenuation"):
+            raise ValueError(
+                "a model of radiographs (projections: true) says which values it takes: scale: screen, "
+                "brightness from 0 to 1 as a viewer shows it, or scale: attenuation, values as they are; "
+                "bone is bright in both"
+            )
+        return self
+
     @property
     def needs(self) -> Needs:
         """The part of it that geometry decides."""
@@ -146,7 +110,7 @@ class Accepts(_Card):
         )
 
 
-class Network(_Card):
+class Network(Part):
     """A network of the loader ``network``: an architecture that we know, and its weights.
 
     Attributes
@@ -165,55 +129,26 @@ class Network(_Card):
     definition: str | None = None
 
 
-class Graph(_Card):
+class Graph(Part):
     """A graph of the loader ``graph``: ``.pt2``, ``.onnx``, or TorchScript ``.ts`` / ``.pt``."""
 
     file: str
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
 
 
-class Bundle(_Card):
+class Bundle(Part):
     """A MONAI bundle: which configuration, and whether its transforms are translated or run as they are."""
 
     configuration: str = "configs/inference.json"
     weights: str = "models/model.pt"
     mode: Literal["auto", "fast", "compatible"] = "auto"
+    channels: Mapping[int, int] = {}
+    """Channel of the network's answer to structure number, 0 for none. Empty: channel n of a softmax is
+    structure n, channel n of overlapping regions is structure n + 1. Regions are painted in the order of
+    structure numbers, so that the inner ones come last."""
 
 
-class NnUnetPart(_Card):
-    """One trained nnU-Net: a results folder below the model's folder, and what its labels are for us."""
-
-    folder: str = "."
-    folds: tuple[int | Literal["all"], ...] = (0,)
-    checkpoint: str = "checkpoint_final.pth"
-    labels: Mapping[int, int] = {}
-    """Label of the part to structure number; empty: as they are."""
-
-
-class NnUnet(_Card):
-    """nnU-Net v2: one results folder, or several whose structures are merged, later ones on top.
-
-    Attributes
-    ----------
-    parts
-        In the order in which they are painted.
-    mirror
-        Test-time mirroring (8 × the time).
-    step
-        Tile step; nnU-Net's own is 0.5.
-    resample_mm
-        Isotropic spacing to which the image is brought before nnU-Net sees it (TotalSegmentator).
-    """
-
-    parts: tuple[NnUnetPart, ...] = Field(min_length=1)
-    mirror: bool = False
-    step: float = Field(default=0.5, gt=0, le=1)
-    resample_mm: float | None = Field(default=None, gt=0)
-    previous_stage: NnUnetPart | None = None
-    """Of a cascade: the low resolution network whose labels are further channels."""
-
-
-class Stage(_Card):
+class Stage(Part):
     """One model of a pipeline.
 
     Attributes
@@ -230,10 +165,13 @@ class Stage(_Card):
     keep
         Keys of this model's structures that go into the pipeline's result, by the pipeline's keys;
         empty: none of them (a stage that only localises).
+    digest
+        SHA-256 of that card, which pins the stage's files as the card does.
     """
 
     name: str
     model: str
+    digest: Sha256 | None = None
     inside: str | None = None
     region: tuple[str, ...] = ()
     margin_mm: float = Field(default=0.0, ge=0)
@@ -241,7 +179,7 @@ class Stage(_Card):
     keep: Mapping[str, str] = {}
 
 
-class Rule(_Card):
+class Rule(Part):
     """One plausibility rule; :mod:`ai.quality` says what each kind asks.
 
     ``verdict`` is what its violation means: SUSPECT is sent with the reason, FAIL is held back.
@@ -257,7 +195,7 @@ class Rule(_Card):
     verdict: Literal["PARTIAL", "SUSPECT", "FAIL"] = "SUSPECT"
 
 
-class ModelSpec(_Card):
+class ModelSpec(Part):
     """The card of a model: identity, licence, intended use, input contract, files, labels.
 
     Attributes
@@ -280,7 +218,7 @@ class ModelSpec(_Card):
     references: tuple[str, ...]
     licence: Licence
     accepts: Accepts
-    files: Mapping[str, Sha256] = {}
+    files: Mapping[FileName, Sha256] = {}
     parameters: Mapping[str, float] = {}
     recipe: Recipe | None = None
     network: Network | None = None
@@ -340,7 +278,3 @@ class ModelSpec(_Card):
                 if key not in known:
                     raise ValueError(f"the quality rule {rule.kind} names {key!r}, which is no structure")
         return self
-
-
-def _code(entry: CodeEntry) -> Code:
-    return Code(entry.value, entry.scheme, entry.meaning)

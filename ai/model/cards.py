@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ai.errors import ModelError, UnknownModel
 from ai.model.card import ModelSpec
 
 _REPOSITORY_CARDS = Path(__file__).parent.parent.parent / "config" / "models"
+_CARD_SUFFIXES = frozenset({".yaml", ".yml"})
 _WHEEL_CARDS = Path(__file__).parent.parent / "cards"
 
 
@@ -37,8 +39,7 @@ def load_card(path: Path) -> ModelSpec:
         spec = ModelSpec.model_validate(fields)
     except ValidationError as error:
         raise ModelError("MODEL_CARD_INVALID", _describe(path, content, error)) from error
-    for structure in spec.structures:
-        _ = structure.coded
+    _refuse_uncoded(path, content, spec)
     spec = spec.model_copy(update={"digest": hashlib.sha256(content).hexdigest()})
     spec._folder = path.parent / spec.id
     return spec
@@ -58,15 +59,41 @@ def find_card(name: str, folders: Sequence[Path] = ()) -> ModelSpec:
     path = cards.get(name)
     if path is None:
         raise UnknownModel("UNKNOWN_MODEL", _unknown(name, sorted(cards)))
-    spec = load_card(path)
-    if spec.id != name:
-        raise ModelError("MODEL_CARD_INVALID", f"{path}: id: is {spec.id!r}, but the file is named {name!r}")
-    return spec
+    return _named(path, load_card(path))
+
+
+def find_model(text: str, folders: Sequence[Path] = ()) -> ModelSpec:
+    """Find a card as a person names it: by name (see :func:`find_card`), or by the path of the card, or of
+    the folder that lies beside the card.
+
+    Raises UnknownModel, or ModelError as :func:`find_card` does.
+    """
+    path = Path(text)
+    is_card = path.suffix in _CARD_SUFFIXES
+    if not is_card and not ("/" in text or os.sep in text or path.is_dir()):
+        return find_card(text, folders)
+    card = path if is_card else path.with_name(f"{path.resolve().name}.yaml")
+    if not card.is_file():
+        what = "no model card" if is_card else f"no model: {card.name} is missing beside it"
+        raise UnknownModel("UNKNOWN_MODEL", f"{path} is {what}.")
+    return _named(card, load_card(card))
+
+
+def list_cards(folders: Sequence[Path] = ()) -> dict[str, Path]:
+    """Card files by model name: of the folders given, then of the gateway; an earlier one wins."""
+    return _cards((*folders, shipped_card_folder()))
 
 
 def shipped_card_folder() -> Path:
     """Where the cards of the gateway's own models are: in a wheel ``ai/cards``, else ``config/models``."""
     return _WHEEL_CARDS if _WHEEL_CARDS.is_dir() else _REPOSITORY_CARDS
+
+
+def _named(path: Path, spec: ModelSpec) -> ModelSpec:
+    if spec.id != path.stem:
+        reason = f"{path}: id: is {spec.id!r}, but the file is named {path.stem!r}"
+        raise ModelError("MODEL_CARD_INVALID", reason)
+    return spec
 
 
 def _cards(folders: Sequence[Path]) -> dict[str, Path]:
@@ -95,6 +122,17 @@ def _parse(path: Path, content: bytes) -> dict[str, object]:
     if not isinstance(fields, dict):
         raise ModelError("MODEL_CARD_INVALID", f"{path}: a model card is a mapping of fields")
     return fields
+
+
+def _refuse_uncoded(path: Path, content: bytes, spec: ModelSpec) -> None:
+    for index, structure in enumerate(spec.structures):
+        try:
+            _ = structure.coded
+        except ModelError as error:
+            place = ("structures", index, "key")
+            line = _line(yaml.compose(content, Loader=yaml.SafeLoader), place)
+            reason = f"{path}:{line}: structures.{index}.key: {error.reason}"
+            raise ModelError(error.code, reason) from error
 
 
 def _describe(path: Path, content: bytes, error: ValidationError) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ai.errors import ModelError
 from ai.model.card import ModelSpec
+from ai.model.paths import below_folder
 
 
 class PinnedFiles:
@@ -75,8 +76,10 @@ def pin(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     """SHA-256 of files below a folder, by name: what a card writes under ``files``."""
     pinned = {}
     for name in sorted(names):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ModelError("MODEL_CARD_INVALID", f"{name}: a file of a model lies below its folder")
+        try:
+            below_folder(name)
+        except ValueError as error:
+            raise ModelError("MODEL_CARD_INVALID", f"{error}.") from error
         with (folder / name).open("rb") as stream:
             pinned[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return pinned

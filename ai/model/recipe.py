@@ -31,12 +31,16 @@ class Grid(Part):
         order of the source, ``(slices, rows, columns)``.
     spacing_mm
         Voxel size along those axes; None, or None for one axis: as the source has it.
+    resize
+        Voxels along those axes, whatever their size in millimetres: the image is stretched to so many, as most
+        networks of radiographs want it. None, or None for one axis: as ``spacing_mm`` says.
     alignment
         Which points of both grids coincide: ``first_voxel`` centres (MONAI ``Spacing``), the outer ``edges``
         of the volume (nnU-Net, scikit-image ``resize``), or first and last ``centres`` (scipy ``zoom``,
         TotalSegmentator).
     interpolation
-        Of the image. ``cubic`` is nnU-Net's order 3.
+        Of the image. ``cubic`` is nnU-Net's order 3. ``area`` is the mean of what a voxel covers (OpenCV
+        ``INTER_AREA``, torch ``area``) where the image shrinks, and linear where it grows.
     separate_z_above
         With this anisotropy or more, the coarsest axis is resampled on its own by nearest neighbour
         (nnU-Net: 3); None: never.
@@ -49,18 +53,23 @@ class Grid(Part):
         Whether values change ``before`` resampling (nnU-Net) or ``after`` it (most MONAI bundles).
     truncate
         TotalSegmentator resamples to int32: fractions are cut off towards zero.
+    masks
+        So many of the last channels are exclusive masks of 0 and 1, as a cascade of nnU-Nets has them: their
+        values are left alone, and resampled they stay masks: see :mod:`ai.inference.masks`.
     """
 
     axes: Annotated[str, Field(pattern=r"^[LRPASI]{3}$")] | None = None
     spacing_mm: tuple[float | None, float | None, float | None] | None = None
+    resize: tuple[Whole | None, Whole | None, Whole | None] | None = None
     alignment: Literal["first_voxel", "edges", "centres"] = "edges"
-    interpolation: Literal["nearest", "linear", "cubic"] = "linear"
+    interpolation: Literal["nearest", "linear", "cubic", "area"] = "linear"
     separate_z_above: float | None = None
     size: tuple[Whole | None, Whole | None, Whole | None] | None = None
     crop: Literal["none", "nonzero", "foreground", "body"] = "none"
     crop_margin_mm: float = Field(default=0.0, ge=0)
     intensity: Literal["before", "after"] = "after"
     truncate: bool = False
+    masks: int = Field(default=0, ge=0)
 
 
 class Clip(Part):
@@ -83,14 +92,16 @@ class Rescale(Part):
 class Standardise(Part):
     """Subtract the mean, divide by the standard deviation: those given, or those of the image.
 
-    ``nonzero``: statistics of, and change to, the voxels that are not 0 (MONAI ``NormalizeIntensity``;
-    nnU-Net with ``use_mask_for_norm``).
+    ``nonzero``: statistics of, and change to, the voxels that are not 0 (MONAI ``NormalizeIntensity``).
+    ``foreground``: the same for those that are not 0 in any channel and for the holes between them, which
+    needs ``grid.crop: nonzero`` and ``grid.intensity: before`` (nnU-Net with ``use_mask_for_norm``).
     """
 
     op: Literal["standardise"] = "standardise"
     mean: float | None = None
     sd: float | None = None
     nonzero: bool = False
+    foreground: bool = False
 
 
 class Percentiles(Part):
@@ -165,6 +176,9 @@ class Output(Part):
         on the network's grid and brought back by nearest neighbour.
     activation
         ``none`` when the network answers with probabilities already.
+    interpolated
+        What is interpolated to the source grid: the network's ``logits`` (nnU-Net), or the ``probabilities``
+        made of them before (MONAI bundles that invert after their activation).
     """
 
     kind: Literal["softmax", "regions", "labels", "scalar"] = "softmax"
@@ -172,6 +186,7 @@ class Output(Part):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     upsample: Literal["scores", "labels"] = "scores"
     activation: Literal["usual", "none"] = "usual"
+    interpolated: Literal["logits", "probabilities"] = "logits"
     scalars: tuple[str, ...] = ()
 
 
@@ -211,6 +226,8 @@ class Recipe(Part):
     def _fits_together(self) -> Self:
         if self.dimensions == 2 and self.tiles.size is not None and self.tiles.size[0] != 1:
             raise ValueError("tiles.size of a network of 2 dimensions starts with 1: (1, rows, columns)")
+        if self.grid.resize is not None and self.grid.alignment == "first_voxel":
+            raise ValueError("grid.resize stretches the whole image: alignment: edges or centres")
         if self.grid.spacing_mm and any(step is not None and step <= 0 for step in self.grid.spacing_mm):
             raise ValueError("grid.spacing_mm must be above 0")
         return self

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from ai.geometry import SPLIT_KEYWORDS
 
-__all__ = ["ALL", "GEOMETRY_KEYWORDS", "IDENTITY_KEYWORDS", "PIXEL_KEYWORDS", "SPLIT_KEYWORDS"]
+__all__ = [
+    "ALL",
+    "CARD_KEYWORDS",
+    "GEOMETRY_KEYWORDS",
+    "IDENTITY_KEYWORDS",
+    "PIXEL_KEYWORDS",
+    "SPLIT_KEYWORDS",
+]
 
 GEOMETRY_KEYWORDS: frozenset[str] = frozenset(
     {
@@ -21,6 +28,7 @@ GEOMETRY_KEYWORDS: frozenset[str] = frozenset(
         "Modality",
         "NominalScannedPixelSpacing",
         "NumberOfFrames",
+        "PatientOrientation",
         "PixelSpacing",
         "Rows",
         "SOPClassUID",
@@ -75,4 +83,15 @@ IDENTITY_KEYWORDS: frozenset[str] = frozenset(
 )
 """What tells instances, series, studies and patients apart."""
 
-ALL: frozenset[str] = SPLIT_KEYWORDS | GEOMETRY_KEYWORDS | PIXEL_KEYWORDS | IDENTITY_KEYWORDS
+CARD_KEYWORDS: frozenset[str] = frozenset(
+    {
+        "BodyPartExamined",
+        "ContrastBolusAgent",
+        "ContrastBolusAgentAdministered",
+        "ContrastBolusAgentSequence",
+        "Modality",
+    }
+)
+"""What the card of a model may ask for beside geometry (:func:`ai.model.check_input`)."""
+
+ALL: frozenset[str] = SPLIT_KEYWORDS | GEOMETRY_KEYWORDS | PIXEL_KEYWORDS | IDENTITY_KEYWORDS | CARD_KEYWORDS

@@ -14,6 +14,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from ai.errors import NotAVolumeError, SeriesRefused
 from ai.geometry import NoteCode, VolumeGeometry
+from ai.source import Facts
 from ai.volume import read_series, survey
 from tests import builders
 from tests.odd_series import enhanced, phases
@@ -206,8 +207,8 @@ def test_functional_groups_that_claim_another_size_than_the_image_are_refused(tm
 
 
 def test_a_model_refuses_before_any_pixel_is_decoded(tmp_path: Path) -> None:
-    def refuse(modality: str, _: VolumeGeometry) -> None:
-        raise SeriesRefused("NOT_FOR_ME", f"This is {modality}.")
+    def refuse(facts: Facts, _: VolumeGeometry) -> None:
+        raise SeriesRefused("NOT_FOR_ME", f"This is {facts['Modality'][0]}.")
 
     files = written(tmp_path, builders.without(builders.ct_series(), "PixelData"))
     with pytest.raises(SeriesRefused, match="NOT_FOR_ME: This is CT"):

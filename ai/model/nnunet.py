@@ -1,0 +1,106 @@
+"""The section ``nnunet`` of a card: which trained networks, and what is done around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ai.model.recipe import Keep, Part
+
+Millimetres = Annotated[float, Field(gt=0)]
+
+
+class NnUnetPart(Part):
+    """One trained nnU-Net: a results folder below the model's folder, and what its labels are for us."""
+
+    folder: str = "."
+    folds: tuple[int | Literal["all"], ...] = (0,)
+    checkpoint: str = "checkpoint_final.pth"
+    labels: Mapping[int, int] = {}
+    """Label of the part to structure number; empty: as they are."""
+
+
+class NnUnet(Part):
+    """nnU-Net v2: one results folder, or several whose structures are merged, later ones on top.
+
+    Attributes
+    ----------
+    parts
+        In the order in which they are painted.
+    axes
+        Where the array axes of the training images pointed, as nnU-Net read them (slices first):
+        ``SAR`` for NIfTI files in RAS+ order.
+    mirror
+        Test-time mirroring (8 × the time), along the axes that the training allowed.
+    step
+        Tile step; nnU-Net's own is 0.5.
+    precision
+        Of the network's sums, see :class:`ai.model.Recipe`.
+    resample_mm
+        Spacing to which the image is brought before nnU-Net sees it, its labels coming back by nearest
+        neighbour (TotalSegmentator): one number, or those along right-left, anterior-posterior and
+        superior-inferior.
+    whole_numbers
+        Values lose their fractions before nnU-Net sees them (TotalSegmentator), if resampled or cropped.
+    crop
+        The region outside which it does not look.
+    after
+        What is done to the labels at the end.
+    vertebral_bodies
+        Labels are vertebral bodies that were trained eroded: see :mod:`ai.loaders.nnunet_bodies`.
+    """
+
+    parts: tuple[NnUnetPart, ...] = Field(min_length=1)
+    axes: str = Field(default="SAR", pattern=r"^[LRPASI]{3}$")
+    mirror: bool = False
+    step: float = Field(default=0.5, gt=0, le=1)
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    resample_mm: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
+    whole_numbers: bool = False
+    previous_stage: NnUnetPart | None = None
+    """Of a cascade: the low resolution network whose labels are further channels."""
+    crop: NnUnetCrop | None = None
+    after: tuple[Keep, ...] = ()
+    vertebral_bodies: VertebralBodies | None = None
+
+
+class NnUnetCrop(Part):
+    """The region of interest: another nnU-Net finds it in the whole image.
+
+    Attributes
+    ----------
+    labels
+        Those of the localiser's labels that make the region; where there is none the answer is empty.
+    margin_mm
+        By which the box of the region grows.
+    within, within_mm
+        What is found farther than that from these labels of the localiser is dropped; empty: nothing is.
+    """
+
+    localiser: NnUnet
+    labels: tuple[int, ...] = Field(min_length=1)
+    margin_mm: float = Field(default=0.0, ge=0)
+    within: tuple[int, ...] = ()
+    within_mm: float = Field(default=0.0, ge=0)
+
+
+class VertebralBodies(Part):
+    """Structures of a spine, numbered from the top; bodies that touch are counted anew.
+
+    Attributes
+    ----------
+    grow_mm
+        By which each body grows into background, to undo the erosion of its training labels.
+    clip, clip_label
+        Network whose label finally bounds them, after they grew by ``clip_grow_mm``.
+    """
+
+    first: int = Field(default=1, ge=1)
+    lowest_lumbar: int = Field(ge=1)
+    grow_mm: float = Field(default=3.0, ge=0)
+    smallest_mm3: float = Field(default=100.0, ge=0)
+    clip: NnUnet | None = None
+    clip_label: int = 1
+    clip_grow_mm: float = Field(default=2.0, ge=0)

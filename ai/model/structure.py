@@ -1,0 +1,78 @@
+"""The structures of a card, and their codes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ai import terminology
+from ai.model.recipe import Part
+from ai.terminology import Code, CodedStructure
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class CodeEntry(Part):
+    """A coded concept that the card itself gives (PS3.3 8.8)."""
+
+    value: str = Field(min_length=1, max_length=16)
+    scheme: str = Field(min_length=1, max_length=16)
+    meaning: str = Field(min_length=1, max_length=64)
+
+    @property
+    def code(self) -> Code:
+        """It as a code."""
+        return Code(self.value, self.scheme, self.meaning)
+
+
+class Coding(Part):
+    """Codes and colour of a structure that ``terminology/codes.csv`` has no row for, or has otherwise.
+
+    Attributes
+    ----------
+    category
+        Of PS3.16 CID 7150, such as Anatomical Structure.
+    modifier
+        Of the type: its side, or another part of it.
+    region
+        Where in the body something lies that is found in many places.
+    rgb
+        Display colour, sRGB 0 to 255.
+    """
+
+    category: CodeEntry
+    type: CodeEntry
+    modifier: CodeEntry | None = None
+    region: CodeEntry | None = None
+    rgb: tuple[_Byte, _Byte, _Byte]
+
+
+class Structure(Part):
+    """One structure that the model looks for. ``key`` names its row in terminology/codes.csv.
+
+    With ``coding`` the card gives the codes itself, and ``key`` is only its name for programs.
+    """
+
+    number: int = Field(ge=1, le=255)
+    key: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)
+    label: str = Field(min_length=1, max_length=64)  # Segment Label is LO
+    description: str = Field(default="", max_length=1024)  # Segment Description is ST
+    coding: Coding | None = None
+
+    @property
+    def coded(self) -> CodedStructure:
+        """Its codes and colour; raises ModelError STRUCTURE_NOT_CODED where there are none."""
+        if self.coding is None:
+            return terminology.coded(self.key)
+        own = self.coding
+        return CodedStructure(
+            key=self.key,
+            label=self.label,
+            category=own.category.code,
+            type=own.type.code,
+            modifier=own.modifier.code if own.modifier else None,
+            rgb=own.rgb,
+            source="model card",
+            region=own.region.code if own.region else None,
+        )
