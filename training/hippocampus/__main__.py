@@ -1,7 +1,8 @@
 """``python -m training.hippocampus --data FOLDER --out FOLDER``: train on all cases, and cross-validate.
 
 Writes ``folds/K.json`` after each fold (a run that was stopped goes on after the last), ``scores.json`` and
-``model.pt``, the state dictionary that the bundle carries.
+``model.pt``, the state dictionary that the bundle carries; then packs the bundle and its card
+(:mod:`training.hippocampus.pack`). With other ``--epochs`` nothing is packed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ import torch
 
 from training.hippocampus.cases import FOLDS, Case, load_cases, split
 from training.hippocampus.fit import fit
+from training.hippocampus.pack import EPOCHS, MODELS, SEED, pack
 from training.hippocampus.score import dice, predict
 
-_EPOCHS = 30
-_SEED = 20261121
 _THREADS = 2  # the order of sums, and so the last digit, depends on it
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     cases = load_cases(options.data)
     (options.out / "folds").mkdir(parents=True, exist_ok=True)
     if not (options.out / "model.pt").exists():
-        network = fit(cases, options.epochs, _SEED, options.device, _reporter("all cases"))
+        network = fit(cases, options.epochs, SEED, options.device, _reporter("all cases"))
         torch.save(network.cpu().state_dict(), options.out / "model.pt")
     scores: dict[str, list[float]] = {}
     for fold in range(FOLDS):
@@ -44,6 +44,8 @@ def main() -> None:
     summary = summarise(scores)
     (options.out / "scores.json").write_text(json.dumps({**summary, "cases": scores}, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
+    if options.epochs == EPOCHS:
+        print(pack(options.data, options.out, options.models))
 
 
 def summarise(scores: dict[str, list[float]]) -> dict[str, object]:
@@ -64,7 +66,7 @@ def summarise(scores: dict[str, list[float]]) -> dict[str, object]:
 
 def _cross_validate(cases: list[Case], fold: int, options: argparse.Namespace) -> dict[str, list[float]]:
     train, held_out = split(cases, fold)
-    network = fit(train, options.epochs, _SEED + 1 + fold, options.device, _reporter(f"fold {fold}"))
+    network = fit(train, options.epochs, SEED + 1 + fold, options.device, _reporter(f"fold {fold}"))
     return {
         case.name: [round(value, 4) for value in dice(case, predict(network, case, options.device))]
         for case in held_out
@@ -88,7 +90,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="training.hippocampus", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and labels/")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=_EPOCHS)
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of cards to pack into")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
