@@ -17,10 +17,12 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from ai.geometry import VolumeGeometry
 from ai.measure import Measurement, measure
-from ai.model import Prediction, Predictor, Progress, check_input, check_output
+from ai.model import ModelSpec, Predictor, Progress, check_input, check_output
 from ai.nifti import write_nifti
+from ai.quality import Finding, check_quality, shape_needs
 from ai.quiet import quiet
-from ai.resample import upright
+from ai.record import describe_run
+from ai.resample import as_models_see
 from ai.results.context import ResultContext, derive_identity
 from ai.results.encode import encode
 from ai.results.equipment import ResultKind
@@ -28,7 +30,8 @@ from ai.results.overview import build_overview
 from ai.results.seg import build_seg
 from ai.results.sr import build_sr
 from ai.results.verify import verify_segmentation
-from ai.volume import ImageSeries, LabelArray, read_series
+from ai.shape import describe_shapes
+from ai.volume import ImageSeries, LabelArray, Volume, read_series
 
 
 @dataclass(frozen=True)
@@ -98,25 +101,36 @@ def run_series(files: Sequence[Path], model: Predictor, options: RunOptions, pro
     AiError
         By name: the series is refused, the model cannot run, or the SEG read back differs.
     """
-    clock = _Stages(progress)
+    clock = Stages(progress)
     with clock.stage("read"), quiet():
         accept = partial(check_input, model.spec)
         series = read_series(files, accept, options.part_key or None, model.spec.accepts.scale)
     with clock.stage("segment"):
-        seen = upright(series.volume)
+        seen = as_models_see(series.volume)
         prediction = model.predict([seen.volume], clock.within)
         found = prediction.labels
         check_output(model.spec, seen.volume, found)
         labels = seen.to_source(found)
     with clock.stage("measure"):
-        measurements = measure(series.volume, labels, model.spec.structures)
-    context = _context(series, model, labels, measurements, options)
+        judged = judge(model.spec, series.volume, labels, prediction.confidence)
+    context = _context(series, model, labels, judged, options)
     with clock.stage("write"), quiet():
         results, overview_png = _write(context)
     with clock.stage("verify"), quiet():
         verify_segmentation(results[0].content, context)
-    run = _describe_run(context, results, model.device, prediction, clock.times_s)
+    written = [_result_row(result) for result in results]
+    run = describe_run(context, written, model.device, prediction, clock.times_s)
     return Outcome(context, results, overview_png, run, found, seen.volume.geometry)
+
+
+def judge(
+    spec: ModelSpec, volume: Volume, labels: LabelArray, confidence: Mapping[int, float]
+) -> tuple[tuple[Measurement, ...], tuple[Finding, ...]]:
+    """Measure a label map, and hold the quality rules of the card against it."""
+    measurements = measure(volume, labels, spec.structures)
+    named, counted = shape_needs(spec)
+    shapes = describe_shapes(labels, volume.geometry, named, counted) if named else {}
+    return measurements, check_quality(spec, measurements, shapes, confidence, volume.unit)
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
@@ -130,38 +144,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
     (folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _describe_run(
-    context: ResultContext,
-    results: Sequence[ResultFile],
-    device: str,
-    prediction: Prediction,
-    stage_times_s: Mapping[str, float],
-) -> dict[str, object]:
-    """The record of a run: what was found, in what, by what, and what was written. No patient attribute."""
-    spec = context.spec
-    return {
-        "segments": [_segment_row(m, context) for m in context.measurements],
-        "source": _source_row(context),
-        "geometry": _geometry_row(context),
-        "model": {
-            "id": spec.id,
-            "version": spec.version,
-            "title": spec.title,
-            "digest": spec.digest,
-            "device": device,
-            **prediction.facts,
-        },
-        "scalars": dict(prediction.scalars),
-        "results": [_result_row(result) for result in results],
-        "stage_times_s": dict(stage_times_s),
-        "software_version": context.software_version,
-        "created_at": context.created_at.isoformat(),
-        "intended_use": spec.intended_use,
-        "limits": list(spec.limits),
-    }
-
-
-class _Stages:
+class Stages:
     """Times the stages and tells progress; a stage ends at 1.0."""
 
     def __init__(self, progress: Progress) -> None:
@@ -171,6 +154,7 @@ class _Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """What happens within is one stage."""
         self._name = name
         self._progress(name, 0.0)
         start_s = time.perf_counter()
@@ -188,7 +172,7 @@ def _context(
     series: ImageSeries,
     model: Predictor,
     labels: LabelArray,
-    measurements: tuple[Measurement, ...],
+    judged: tuple[tuple[Measurement, ...], tuple[Finding, ...]],
     options: RunOptions,
 ) -> ResultContext:
     series_uid = str(series.datasets[0].SeriesInstanceUID)
@@ -196,7 +180,8 @@ def _context(
         series=series,
         spec=model.spec,
         labels=labels,
-        measurements=measurements,
+        measurements=judged[0],
+        quality=judged[1],
         identity=derive_identity(
             series_uid, series.input_digest, model.spec, options.software_version, series.part.key
         ),
@@ -239,50 +224,6 @@ def _result(kind: ResultKind, dataset: Dataset, software_version: str) -> Result
         transfer_syntax_uid=str(ExplicitVRLittleEndian),
         content=encode(dataset, software_version),
     )
-
-
-def _segment_row(measurement: Measurement, context: ResultContext) -> dict[str, object]:
-    structure = measurement.structure
-    intensity = measurement.intensity if context.series.volume.unit == "HU" else None
-    return {
-        "number": structure.number,
-        "label": structure.label,
-        "key": structure.key,
-        "found": measurement.found,
-        "volume_ml": measurement.volume_ml,
-        "voxel_count": measurement.voxel_count,
-        "hu_mean": intensity.mean if intensity else None,
-        "hu_sd": intensity.sd if intensity else None,
-        "hu_minimum": intensity.minimum if intensity else None,
-        "hu_maximum": intensity.maximum if intensity else None,
-        "tracking_uid": context.identity.tracking_uids[structure.number],
-    }
-
-
-def _source_row(context: ResultContext) -> dict[str, object]:
-    first = context.series.datasets[0]
-    return {
-        "study_instance_uid": str(first.StudyInstanceUID),
-        "series_instance_uid": str(first.SeriesInstanceUID),
-        "sop_instance_uids": list(context.series.volume.geometry.sop_instance_uids),
-        "frame_of_reference_uid": str(first.FrameOfReferenceUID),
-        "part": context.series.part.key,
-        "input_digest": context.series.input_digest,
-    }
-
-
-def _geometry_row(context: ResultContext) -> dict[str, object]:
-    geometry = context.series.volume.geometry
-    notes = dict.fromkeys((*geometry.notes, *context.series.notes))  # each once, in order
-    return {
-        "verdict": str(geometry.verdict),
-        "code": geometry.code,
-        "reason": geometry.reason,
-        "shape": list(geometry.shape),
-        "spacing_mm": list(geometry.spacing_mm),
-        "index_to_lps": geometry.index_to_lps.tolist(),
-        "notes": [{"code": str(note.code), "text": note.text} for note in notes],
-    }
 
 
 def _result_row(result: ResultFile) -> dict[str, object]:
