@@ -12,9 +12,10 @@ An instance is written to the spool, made durable and entered in the journal bef
 reads 0000 (``receive.admit``). The sweeper watches series that are still receiving; when one is
 complete by evidence it takes the geometry verdict on each part (a series may hold several volumes:
 phases, echoes, orientations), evaluates the routes for it and decides, all in one transaction
-(``sweep``); each part that a route wants has a job of its own. The dispatcher leases queued jobs to
-the worker process and commits its results together with the outbox rows (``jobs``). One sender per
-destination empties the outbox (``deliver``).
+(``sweep``); each part that a route wants has a job of its own. The dispatcher leases queued jobs, the most
+urgent first, to a worker process for each device and commits its results together with the outbox rows
+(``jobs``). The worker reads and writes; the models live in a process of its own that has no network and
+writes to no file (``modelhost``). One sender per destination empties the outbox (``deliver``).
 
 Crash rules
 -----------
@@ -22,7 +23,9 @@ The journal is the only truth. A file without a row is garbage, removed at start
 file is an alarm. At start, jobs that were running are queued again and deliveries that were
 sending are pending again: both effects are idempotent, because result UIDs are derived from
 their input and encoded results are stored before they are sent and re-sent byte for byte.
-The process that serves never imports torch; a model or a decoder can only kill the worker.
+The process that serves never imports torch; a decoder can only kill the worker, a model only the model
+process. A series that kills either is given up after some attempts; a model that does so on one series after
+another is switched off, and its jobs wait until it changes.
 
 Late instances open a new revision of their series. While it is received, jobs and unsent results of
 the older one wait; when it is decided, it adopts the jobs of parts whose images are still the same,

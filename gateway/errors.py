@@ -8,6 +8,8 @@
     ├── ConfigurationError    the configuration cannot be used; carries every problem found
     ├── IllegalTransition     a state machine was asked for an edge that it does not have
     ├── LostRace              somebody else moved the row first, or the lease is not ours any more
+    ├── ModelFault            a model ended its process, hung, or failed without a name
+    ├── RunCancelled          nobody wants the result of the run any more
     └── PeerError             a peer did not do what we asked; says whether trying again can help
 """
 
@@ -60,6 +62,14 @@ class IllegalTransition(GatewayError):
 
 class LostRace(GatewayError):
     """The row is not in the state (or under the lease) that the caller believed."""
+
+
+class ModelFault(GatewayError):
+    """A model did not answer as a model does: the same run may work another time."""
+
+
+class RunCancelled(GatewayError):
+    """The run was ended because nobody wants its result any more."""
 
 
 class PeerError(GatewayError):

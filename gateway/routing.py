@@ -43,6 +43,7 @@ class Operator(StrEnum):
     NOT = "not"
 
 
+Priority = Literal["urgent", "normal", "offpeak"]
 Wanted = tuple[str | float, ...]
 Value = tuple[str, ...]
 
@@ -147,6 +148,7 @@ class Route:
     send: tuple[str, ...] = ()
     action: Literal["process", "ignore"] = "process"
     reason: str = ""
+    priority: Priority = "normal"
 
     def describe(self) -> str:
         """The rule in words."""

@@ -30,7 +30,7 @@ from gateway.receive.callers import KnownPeer
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.storage_scp import StorageSCP
 from gateway.settings.model import Settings
-from gateway.settings.runtime import why_held
+from gateway.settings.runtime import cards, why_held
 from gateway.settings.wiring import dispatch_settings, sender_settings, sweep_rules, worker_settings
 from gateway.spool import Spool
 from gateway.sweep import Sweeper
@@ -215,11 +215,15 @@ class Node:
     def _checks(self) -> Mapping[str, Check]:
         worker = self._executor.health()
         models = f"{worker.device}: {', '.join(worker.models) or 'no models configured'}. {worker.reason}"
+        models = f"{models.strip()} {worker.sandbox}".strip()
+        holds = [f"{failure.name}: {failure.reason}" for failure in self._journal.holds().values()]
+        all_wait = bool(holds) and len(holds) >= len(set(cards(self._settings).values()))
         listening = not self._stopping.is_set()
         return {
             "receiver": Check(listening, "listening" if listening else "the gateway is stopping"),
             "disk": self._disk_check(),
-            "worker": Check(worker.ready, models.strip() if worker.ready else worker.reason),
+            "worker": Check(worker.ready, models if worker.ready else worker.reason),
+            "models": Check(not all_wait, " ".join(holds) or "every model can run"),
         }
 
     def _disk_check(self) -> Check:
@@ -233,6 +237,7 @@ class Node:
     def _metrics(self) -> Metrics:
         return Metrics(
             counts=self._journal.counts,
+            holds=self._journal.holds,
             worker_ready=lambda: self._executor.health().ready,
             open_associations=self._associations.count,
             data_dir=self._settings.data_dir,

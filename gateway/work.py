@@ -1,28 +1,28 @@
-"""The worker: one process with warm models that runs one job at a time.
+"""The worker: reads series, asks its model process for labels, measures and writes results.
 
-Started by the gateway as ``python -m gateway.work PARENT_PID``; not meant for people. It reads
-requests from its standard input and answers on its standard output (:mod:`gateway.jobs.messages`).
+Started by the gateway as ``python -m gateway.work PARENT_PID``, one for each device; not meant for people. It
+reads requests from its standard input and answers on its standard output (:mod:`gateway.jobs.messages`).
 Both are taken away from the rest of the process first, so a stray ``print`` cannot disturb them.
-It never opens the journal, and it may die at any time: the journal knows what it was doing.
+It never opens the journal, it never loads a model (:mod:`gateway.modelhost` does), and it may die at any
+time: the journal knows what it was doing.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
-import resource
-import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway import logs
+from gateway.child import limit_memory, live_with
+from gateway.clock import SystemClock
 from gateway.jobs.messages import (
+    Cancel,
     Heartbeat,
     JobRequest,
     Request,
@@ -32,10 +32,8 @@ from gateway.jobs.messages import (
     encode,
 )
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_OOM_SCORE = "500"
-_NICENESS = 5  # the receiver answers peers while a model uses every core
+_OOM_SCORE = 500
+_LOOK_AT_CARDS_S = 5.0
 
 
 class Line:
@@ -45,7 +43,7 @@ class Line:
         self._incoming = incoming
         self._outgoing = outgoing
         self._lock = threading.Lock()
-        self.lease_id = ""
+        self.leases: tuple[str, ...] = ()
 
     def send(self, event: WorkerEvent) -> None:
         """Write one event. A broken pipe ends the process: nobody waits for us any more."""
@@ -66,12 +64,12 @@ class Line:
         """Body of the heartbeat thread."""
         pause = threading.Event()
         while not pause.wait(every_s):
-            self.send(Heartbeat(self.lease_id))
+            self.send(Heartbeat(self.leases))
 
 
 def main() -> None:
     """Serve requests until the input ends."""
-    _die_with_parent(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid())
+    live_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), _OOM_SCORE)
     line = take_over_standard_streams()
     log = logs.configure("worker")
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -82,31 +80,66 @@ def main() -> None:
     if settings.memory_limit_bytes is not None:
         limit_memory(settings.memory_limit_bytes)
     threading.Thread(target=line.beat, args=(settings.heartbeat_s,), name="heartbeat", daemon=True).start()
-    serve_requests(line, settings, requests, log)
+    Worker(line, settings, log).serve(requests)
 
 
-def serve_requests(
-    line: Line,
-    settings: WorkerSettings,
-    requests: queue.SimpleQueue[Request],
-    log: FilteringBoundLogger,
-) -> None:
-    """Warm the models, then run job after job."""
-    from gateway.jobs.run import Runner  # imports torch: only after the heartbeat has started
+class Worker:
+    """Jobs, each in a thread of its own: one, and one more that overtakes it in the model process."""
 
-    runner = Runner(settings, log)
-    line.send(runner.warm())
-    while True:
-        request = requests.get()
-        if isinstance(request, JobRequest):
-            line.lease_id = request.lease_id
-            line.send(runner.run(request, line.send))
-            line.lease_id = ""
+    def __init__(self, line: Line, settings: WorkerSettings, log: FilteringBoundLogger) -> None:
+        from gateway.jobs.run import Runner  # imports ai: only after the heartbeat has started
+        from gateway.modelhost.process import ModelProcess
+        from gateway.modelhost.protocol import Begin
 
+        begin = Begin(
+            device=settings.device,
+            memory_bytes=settings.model_memory_bytes,
+            memory_limit_bytes=settings.memory_limit_bytes,
+            deterministic=settings.deterministic,
+        )
+        scratch = Path(settings.scratch) if settings.scratch else None
+        clock = SystemClock()
+        process = ModelProcess(begin, settings.step_timeout_s, scratch, clock, log)
+        process.start()
+        self._runner = Runner(settings, process, clock, log)
+        self._line = line
+        self._lock = threading.Lock()
+        self._cancelled: dict[str, threading.Event] = {}
 
-def limit_memory(most_bytes: int) -> None:
-    """Refuse this process more writable memory than that; it sees a MemoryError then, and lives on."""
-    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+    def serve(self, requests: queue.SimpleQueue[Request]) -> None:
+        """Warm the models, then take job after job."""
+        self._runner.look_at_cards()
+        self._line.send(self._runner.ready())
+        threading.Thread(target=self._watch_cards, name="cards", daemon=True).start()
+        while True:
+            request = requests.get()
+            if isinstance(request, JobRequest):
+                cancelled = self._enter(request.lease_id)
+                threading.Thread(target=self._run, args=(request, cancelled), name="job", daemon=True).start()
+            elif isinstance(request, Cancel):
+                with self._lock:
+                    if request.lease_id in self._cancelled:
+                        self._cancelled[request.lease_id].set()
+
+    def _run(self, request: JobRequest, cancelled: threading.Event) -> None:
+        answer = self._runner.run(request, self._line.send, cancelled)
+        with self._lock:
+            del self._cancelled[request.lease_id]
+            self._line.leases = tuple(self._cancelled)
+        self._line.send(answer)
+
+    def _enter(self, lease_id: str) -> threading.Event:
+        with self._lock:
+            cancelled = self._cancelled[lease_id] = threading.Event()
+            self._line.leases = tuple(self._cancelled)
+        return cancelled
+
+    def _watch_cards(self) -> None:
+        """Body of the thread that sees a model repaired or replaced."""
+        pause = threading.Event()
+        while not pause.wait(_LOOK_AT_CARDS_S):
+            if self._runner.look_at_cards():
+                self._line.send(self._runner.ready())
 
 
 def take_over_standard_streams() -> Line:
@@ -117,21 +150,6 @@ def take_over_standard_streams() -> Line:
     os.close(null)
     os.dup2(2, 1)
     return Line(incoming, outgoing)
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """End when the gateway ends, however it ends; be the first that the kernel takes for memory."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(0)
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, signal.SIG_IGN)  # the gateway decides when we end
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patient data
-    os.nice(_NICENESS)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
 if __name__ == "__main__":

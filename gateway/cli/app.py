@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "serve:serve",
     "segment": "segment:segment",
     "volume": "volume:volume",
+    "model": "model:model",
     "compare": "segment:compare",
     "study": "study:study",
     "check": "check:check",

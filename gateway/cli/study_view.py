@@ -236,7 +236,9 @@ def _job(job: Record, each: Record) -> str:
     interruptions = f", {job['interruptions']} interrupted by restarts" if job["interruptions"] else ""
     failure = f"; {job['failure_name']}: {job['failure_reason']}" if job["failure_name"] else ""
     model = f"model {job['model']} (card {job['card']})"
-    return f"{part}{model}: {job['state']}, {attempts}{interruptions}{failure}"
+    priority = f", {job['priority']}" if job["priority"] != "normal" else ""
+    waits = f"; waits: {job['hold_name']}: {job['hold_reason']}" if job["hold_name"] else ""
+    return f"{part}{model}: {job['state']}{priority}, {attempts}{interruptions}{failure}{waits}"
 
 
 def _delivery(delivery: Record) -> str:

@@ -1,4 +1,4 @@
-"""The dispatcher: leases queued jobs to the worker and writes down what became of them.
+"""The dispatcher: leases queued jobs to workers and writes down what became of them.
 
 One thread. Attempts are counted when a job is claimed, so a job that kills its worker ends as
 failed. Waiting is measured on the monotonic clock, so a jump of the wall clock expires nothing.
@@ -18,26 +18,19 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway import failpoint
 from gateway.clock import Clock
-from gateway.errors import LostRace
-from gateway.jobs.checks import refusal, result_damage
-from gateway.jobs.executor import LocalExecutor
-from gateway.jobs.messages import Died, Done, Event, Failed, Heartbeat, JobRequest, Progress, Ready
+from gateway.jobs.breaker import Breaker, Turns
+from gateway.jobs.checks import refusal
+from gateway.jobs.commit import Commit, Retries
+from gateway.jobs.executor import Executor, Heard
+from gateway.jobs.messages import Died, Done, Failed, Heartbeat, JobRequest, Progress, Ready
+from gateway.jobs.slots import Running, Slot, silent, too_slow, waiting_for_model
 from gateway.journal import Journal
-from gateway.journal.records import ClaimedJob, Failure, Member, NewResult
+from gateway.journal.records import ClaimedJob, Failure, Member, Wanted
 from gateway.states import JobEvent
-
-RESULT_ORDER = ("seg", "sr", "overview")
-"""Results enter the outbox in this order: a report follows what it cites, unless that is refused."""
 
 _POLL_S = 0.1
 _DISK_TROUBLE_WAIT_S = 1.0
-_STAGES = {
-    "read": "while reading the pixels",
-    "segment": "while the model was running",
-    "measure": "while measuring",
-    "write": "while writing the results",
-    "verify": "while checking the results",
-}
+_MODEL_FAULTS = ("MODEL_CRASHED", "MODEL_HUNG")
 _STOPPED = Failure(
     "GATEWAY_STOPPED", "The gateway was stopped while this job was running; it runs again after the start."
 )
@@ -45,68 +38,75 @@ _STOPPED = Failure(
 
 @dataclass(frozen=True)
 class DispatchSettings:
-    """What the dispatcher needs of the configuration. Times in seconds."""
+    """What the dispatcher needs of the configuration. Times in seconds.
+
+    Attributes
+    ----------
+    cancel_within_s
+        A job that is asked to end and has not after this time is ended with its worker.
+    send_failed_quality
+        Send results even where a quality rule of the card says FAIL.
+    """
 
     spool_root: Path
     results_root: Path
     card_folders: tuple[Path, ...]
-    device: str
     series_number_base: int
     software_version: str
     max_attempts: int
     retry_after_s: float
     job_timeout_s: float
     lease_s: float
-
-
-@dataclass
-class _Running:
-    """The job that the worker has now; times on the monotonic clock."""
-
-    job: ClaimedJob
-    started_s: float
-    heard_s: float
-    renewed_s: float
-    stage: str = ""
-    killed_because: Failure | None = None
-
-    @property
-    def doing(self) -> str:
-        """What the worker was doing when it was last heard of."""
-        return _STAGES.get(self.stage, "while running this series")
+    cancel_within_s: float = 5.0
+    send_failed_quality: bool = False
 
 
 class Dispatcher:
-    """Moves jobs from the journal to the worker and back; ``run`` is the body of its thread."""
+    """Moves jobs from the journal to the workers and back; ``run`` is the body of its thread."""
 
     def __init__(
         self,
         journal: Journal,
-        executor: LocalExecutor,
+        executor: Executor,
         settings: DispatchSettings,
         clock: Clock,
         log: FilteringBoundLogger,
     ) -> None:
+        retries = Retries(settings.max_attempts, settings.retry_after_s)
         self._journal = journal
         self._executor = executor
         self._settings = settings
         self._clock = clock
         self._log = log
-        self._worker_pid: int | None = None
-        self._running: _Running | None = None
-        self._events: deque[Event] = deque()
+        self._commit = Commit(
+            journal,
+            settings.results_root,
+            retries,
+            clock,
+            log,
+            send_failed_quality=settings.send_failed_quality,
+        )
+        self._slots: dict[int, Slot] = {}
+        self._breaker = Breaker()
+        self._turns = Turns()
+        self._events: deque[Heard] = deque()
 
     def run(self, stopping: threading.Event, drain_timeout_s: float) -> None:
-        """Work until ``stopping``; then give a running job its time, and put it back if that is over."""
+        """Work until ``stopping``; then give running jobs their time, and put back those that need more."""
         while not stopping.is_set():
             self._step_or_wait(may_claim=True)
         deadline_s = self._clock.monotonic_s() + drain_timeout_s
-        while self._running is not None and self._clock.monotonic_s() < deadline_s:
+        while self._has_jobs() and self._clock.monotonic_s() < deadline_s:
             self._step_or_wait(may_claim=False)
-        if self._running is not None:
-            job, self._running = self._running.job, None
-            self._executor.kill()
-            self._requeue(job, JobEvent.INTERRUPTED, _STOPPED, wait_s=0.0)
+        for slot in self._slots.values():
+            if slot.running:
+                self._executor.kill(slot.number)
+            while slot.running:
+                self._commit.requeue(slot.running[0].job, JobEvent.INTERRUPTED, _STOPPED, wait_s=0.0)
+                del slot.running[0]
+
+    def _has_jobs(self) -> bool:
+        return any(slot.running for slot in self._slots.values())
 
     def _step_or_wait(self, *, may_claim: bool) -> None:
         """One step. If the disk is full, the event stays and is handled again: the job waits."""
@@ -117,100 +117,166 @@ class Dispatcher:
             threading.Event().wait(_DISK_TROUBLE_WAIT_S)
 
     def step(self, *, may_claim: bool = True) -> None:
-        """Handle at most one event of the worker, watch the running job, claim a new one."""
+        """Handle at most one event of a worker, watch the running jobs, claim new ones."""
         if not self._events:
-            event = self._executor.next_event(_POLL_S)
-            if event is not None:
-                self._events.append(event)
+            heard = self._executor.next_event(_POLL_S)
+            if heard is not None:
+                self._events.append(heard)
         if self._events:
             self._handle(self._events[0])
             self._events.popleft()
-        if self._running is not None:
-            self._watch(self._running)
-        elif may_claim and self._worker_pid is not None and not self._events:
-            self._claim(self._worker_pid)
+        for slot in self._slots.values():
+            self._watch(slot)
+            if may_claim and not self._events:
+                self._claim(slot)
 
-    # -- events of the worker -----------------------------------------------------------------
+    # -- events of the workers ----------------------------------------------------------------
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, Ready):
-            self._worker_pid = event.pid if event.usable else None
-            self._log.info("worker_ready", pid=event.pid, device=event.device, models=event.models)
-            for problem in event.problems:
-                self._log.error("model_not_loaded", reason=problem)
-            return
-        if isinstance(event, Died):
-            self._worker_pid = None
-        running = self._running
-        if running is None:
-            return
-        if isinstance(event, Died):
-            self._lost(running, event)
-            return
-        running.heard_s = self._clock.monotonic_s()
-        if event.lease_id != running.job.lease_id:
-            return
-        if isinstance(event, Heartbeat | Progress):
-            running.stage = event.stage if isinstance(event, Progress) else running.stage
-            self._renew(running)
-        elif isinstance(event, Done):
-            self._finish(running.job, event)
-            self._running = None
-        elif isinstance(event, Failed):
-            failure = Failure(event.name, event.reason)
-            self._retry_or_fail(running.job, JobEvent.RETRYABLE_ERROR, failure, retryable=event.retryable)
-            self._running = None
+    def _handle(self, heard: Heard) -> None:
+        slot, event = self._slots.setdefault(heard.slot, Slot(heard.slot)), heard.event
+        slot.heard_s = self._clock.monotonic_s()
+        match event:
+            case Ready():
+                self._can_work(slot, event)
+            case Died():
+                self._lost(slot, event)
+            case Heartbeat():
+                for lease_id in event.lease_ids:
+                    self._renew(slot, slot.find(lease_id))
+            case Progress():
+                running = slot.find(event.lease_id)
+                if running is not None:
+                    running.stage = event.stage
+                    self._renew(slot, running)
+            case Done() | Failed():
+                running = slot.find(event.lease_id)
+                if running is not None:
+                    self._ended(running, event)
+                    slot.running.remove(running)
 
-    def _lost(self, running: _Running, event: Died) -> None:
-        limit = self._settings.max_attempts
-        died = Failure(
-            "WORKER_DIED",
-            f"The worker ended with {event.ending} {running.doing}, "
-            f"{running.job.attempts} of {limit} attempts.",
+    def _can_work(self, slot: Slot, ready: Ready) -> None:
+        slot.cards, slot.is_killed = ready.cards, False
+        slot.pid = ready.pid if ready.usable else None
+        self._log.info(
+            "worker_ready", slot=slot.number, pid=ready.pid, device=ready.device, models=ready.models
         )
-        failure = running.killed_because or died
-        self._retry_or_fail(running.job, JobEvent.LEASE_EXPIRED, failure, retryable=True)
-        self._running = None
+        for problem in ready.problems:
+            self._log.error("model_not_loaded", reason=problem)
+        for state in ready.cards:
+            if self._breaker.seen(state.card, state.signature):
+                self._log.info("model_switched_on", card=state.card)
+        self._note_holds()
 
-    def _renew(self, running: _Running) -> None:
+    def _note_holds(self) -> None:
+        self._journal.hold_cards(
+            waiting_for_model(list(self._slots.values()), self._breaker.off), self._clock.now_s()
+        )
+
+    def _lost(self, slot: Slot, died: Died) -> None:
+        """The jobs that ended the worker are counted; those that merely were there are not."""
+        slot.pid, slot.is_killed = None, False
+        blamed = list(slot.blamed())
+        while slot.running:
+            running = slot.running[0]
+            counted = f"{running.job.attempts} of {self._settings.max_attempts} attempts."
+            reason = f"The worker ended with {died.ending} {running.doing}, {counted}"
+            failure = running.ended_because or Failure("WORKER_DIED", reason)
+            if running in blamed:
+                retryable = not running.is_final
+                self._commit.retry_or_fail(running.job, JobEvent.LEASE_EXPIRED, failure, retryable=retryable)
+            else:
+                self._commit.requeue(running.job, JobEvent.INTERRUPTED, failure, wait_s=0.0)
+            del slot.running[0]
+
+    def _ended(self, running: Running, event: Done | Failed) -> None:
+        job = running.job
+        if isinstance(event, Done):
+            self._breaker.worked(job.card)
+            self._commit.finish(job, event)
+            return
+        failure = running.ended_because or Failure(event.name, event.reason)
+        if event.name in _MODEL_FAULTS:
+            failure = self._model_fault(job, failure)
+        if event.blameless and running.ended_because is None:
+            wait_s = self._settings.retry_after_s
+            self._commit.requeue(job, JobEvent.INTERRUPTED, failure, wait_s=wait_s)
+            return
+        retryable = event.retryable and not running.is_final
+        self._commit.retry_or_fail(job, JobEvent.RETRYABLE_ERROR, failure, retryable=retryable)
+
+    def _model_fault(self, job: ClaimedJob, failure: Failure) -> Failure:
+        """The model ended its process on this series: count it for the series, and for the model."""
+        most = self._settings.max_attempts
+        reason = f"{failure.reason}, {job.attempts} of {most} attempts."
+        if self._breaker.crashed(job.card, job.id, reason):
+            self._log.critical("model_switched_off", card=job.card, reason=reason)
+            self._note_holds()
+        if job.attempts >= most:
+            reason += " The series is quarantined: it is not tried again, and the queue goes on."
+        return Failure(failure.name, reason)
+
+    def _renew(self, slot: Slot, running: Running | None) -> None:
         now_s = self._clock.monotonic_s()
-        if now_s - running.renewed_s < self._settings.lease_s / 3:
+        if running is None or now_s - running.renewed_s < self._settings.lease_s / 3:
             return
         running.renewed_s = now_s
         self._journal.renew_lease(running.job, self._clock.now_s() + self._settings.lease_s)
+        superseded = self._journal.newer_revision(running.job)
+        if superseded is not None and running.ended_because is None:
+            running.is_final = True
+            self._end(slot, running, superseded)
 
-    def _watch(self, running: _Running) -> None:
-        """Kill a worker that is silent or too slow; ``Died`` then does the rest."""
-        if running.killed_because is not None:
+    # -- watch --------------------------------------------------------------------------------
+
+    def _watch(self, slot: Slot) -> None:
+        """End what is silent or too slow: a job that can be asked to end first, else its worker."""
+        now_s, settings = self._clock.monotonic_s(), self._settings
+        if slot.is_killed or not slot.running:
             return
-        now_s, settings, attempts = self._clock.monotonic_s(), self._settings, running.job.attempts
-        if now_s - running.heard_s > settings.lease_s:
-            running.killed_because = Failure(
-                "WORKER_SILENT",
-                f"The worker gave no sign of life for {settings.lease_s:.0f} s {running.doing} and was "
-                f"ended, {attempts} of {settings.max_attempts} attempts.",
-            )
-        elif now_s - running.started_s > settings.job_timeout_s:
-            running.killed_because = Failure(
-                "JOB_TIMEOUT",
-                f"The job took more than {settings.job_timeout_s:g} s (workers.job_timeout) and was ended "
-                f"{running.doing}, {attempts} of {settings.max_attempts} attempts.",
-            )
-        else:
+        if now_s - slot.heard_s > settings.lease_s:
+            for running in slot.running:
+                running.ended_because = silent(running, settings.lease_s, settings.max_attempts)
+            self._kill(slot, "WORKER_SILENT")
             return
-        self._log.error("worker_killed", job=running.job.id, failure=running.killed_because.name)
-        self._executor.kill()
+        for running in slot.running:
+            if running.ended_because is None and now_s - running.started_s > settings.job_timeout_s:
+                self._end(slot, running, too_slow(running, settings.job_timeout_s, settings.max_attempts))
+            elif running.ended_because and now_s - running.cancelled_s > settings.cancel_within_s:
+                self._kill(slot, running.ended_because.name)
+                return
+
+    def _end(self, slot: Slot, running: Running, failure: Failure) -> None:
+        """Ask a job to end."""
+        running.ended_because, running.cancelled_s = failure, self._clock.monotonic_s()
+        self._log.warning("job_cancelled", job=running.job.id, failure=failure.name)
+        if slot.pid is not None:
+            self._executor.cancel(slot.number, running.job.lease_id, slot.pid)
+
+    def _kill(self, slot: Slot, failure: str) -> None:
+        slot.is_killed = True
+        self._log.error("worker_killed", slot=slot.number, failure=failure)
+        self._executor.kill(slot.number)
 
     # -- claim --------------------------------------------------------------------------------
 
-    def _claim(self, worker_pid: int) -> None:
+    def _claim(self, slot: Slot) -> None:
+        """A job for a slot that has none, or an urgent one to overtake the one that it has."""
+        if slot.pid is None or not (slot.may_take_any or slot.may_be_overtaken):
+            return
         now = self._clock.now_s()
+        overtakes = not slot.may_take_any
+        wanted = Wanted(
+            except_cards=frozenset((*slot.unable, *self._breaker.off)),
+            only_urgent=overtakes,
+            oldest_first=self._turns.oldest_first and not overtakes,
+        )
         job = self._journal.claim_job(
-            secrets.token_hex(16), now + self._settings.lease_s, now, self._settings.retry_after_s
+            secrets.token_hex(16), now + self._settings.lease_s, now, self._settings.retry_after_s, wanted
         )
         if job is None:
             return
         failpoint.reach("dispatch.claimed")
+        self._turns.claimed(job.priority)
         self._log.info(
             "job_claimed",
             job=job.id,
@@ -218,15 +284,18 @@ class Dispatcher:
             part=job.part,
             model=job.model,
             attempt=job.attempts,
+            priority=job.priority,
+            slot=slot.number,
         )
         mono_s = self._clock.monotonic_s()
-        self._running = _Running(job, started_s=mono_s, heard_s=mono_s, renewed_s=mono_s)
+        slot.heard_s = max(slot.heard_s, mono_s) if not slot.running else slot.heard_s
+        slot.running.append(Running(job, started_s=mono_s, renewed_s=mono_s))
         members = self._journal.members(job.series_id)
         refused = refusal(job, members, self._settings.spool_root)
         if refused is not None:
-            self._events.append(refused)
+            self._events.append(Heard(slot.number, refused))
             return
-        self._executor.submit(self._request(job, members), worker_pid)
+        self._executor.submit(slot.number, self._request(job, members), slot.pid)
 
     def _request(self, job: ClaimedJob, members: Sequence[Member]) -> JobRequest:
         settings = self._settings
@@ -237,53 +306,10 @@ class Dispatcher:
             part=job.part,
             card=job.card,
             card_folders=tuple(str(folder) for folder in settings.card_folders),
-            device=settings.device,
             created_at_s=job.created_at,
             series_number_base=settings.series_number_base,
             results_root=str(settings.results_root),
             software_version=settings.software_version,
             revision=job.revision,
+            priority=job.priority,
         )
-
-    # -- ends of a job ------------------------------------------------------------------------
-
-    def _finish(self, job: ClaimedJob, done: Done) -> None:
-        failpoint.reach("dispatch.results_received")
-        for result in done.results:
-            damage = result_damage(self._settings.results_root, result)
-            if damage:
-                failure = Failure("RESULT_FILE_DAMAGED", damage)
-                self._retry_or_fail(job, JobEvent.RETRYABLE_ERROR, failure, retryable=True)
-                return
-        results = sorted(done.results, key=_delivery_order)
-        try:
-            self._journal.finish_job(job, results, done.run, self._clock.now_s())
-        except sqlite3.IntegrityError:
-            sentence = "A result with the same SOP Instance UID is already in the journal for another job."
-            self._fail(job, Failure("RESULT_ALREADY_EXISTS", sentence))
-            return
-        failpoint.reach("dispatch.finished")
-        self._log.info("job_done", job=job.id, series=job.series_id, results=[r.kind for r in results])
-
-    def _retry_or_fail(self, job: ClaimedJob, event: JobEvent, failure: Failure, *, retryable: bool) -> None:
-        if retryable and job.attempts < self._settings.max_attempts:
-            self._requeue(job, event, failure, wait_s=self._settings.retry_after_s)
-        else:
-            self._fail(job, failure)
-
-    def _requeue(self, job: ClaimedJob, event: JobEvent, failure: Failure, wait_s: float) -> None:
-        now = self._clock.now_s()
-        try:
-            self._journal.requeue_job(job, event, failure, now + wait_s, now)
-        except LostRace as error:
-            self._log.error("lease_lost", job=job.id, reason=error.reason)
-            return
-        self._log.warning("job_requeued", job=job.id, failure=failure.name, reason=failure.reason)
-
-    def _fail(self, job: ClaimedJob, failure: Failure) -> None:
-        self._journal.fail_job(job, failure, self._clock.now_s())
-        self._log.error("job_failed", job=job.id, failure=failure.name, reason=failure.reason)
-
-
-def _delivery_order(result: NewResult) -> int:
-    return RESULT_ORDER.index(result.kind) if result.kind in RESULT_ORDER else len(RESULT_ORDER)

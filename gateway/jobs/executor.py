@@ -1,214 +1,153 @@
-"""The worker process: started, watched and started again when it dies.
+"""The executor port, and the one that places jobs on this machine: a worker process for each device.
 
-One child runs ``python -m gateway.work`` and speaks :mod:`gateway.jobs.messages` over its
-standard streams. It gets one job at a time. It ends with us: its input closes, and the kernel
-kills it when the thread that started it ends (PR_SET_PDEATHSIG).
+A slot is a device. It has one job, and at most one more that overtakes it there.
 """
 
 from __future__ import annotations
 
-import os
 import queue
-import subprocess
+import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from gateway.jobs.messages import Died, Event, JobRequest, Ready, WorkerSettings, decode_event, encode
+from gateway.jobs.messages import Cancel, Event, JobRequest, Ready, WorkerSettings
+from gateway.jobs.worker_process import Health, WorkerProcess
 
 WORKER_COMMAND = (sys.executable, "-m", "gateway.work")
-_FIRST_BACKOFF_S = 0.2
-_LONGEST_BACKOFF_S = 30.0
-_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "USER")
-_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "LD_LIBRARY", "CUDA", "NVIDIA", "OMP_", "MKL_", "TORCH", "AIGW_TEST_")
-_NO_WAIT_FOR_PIPES_S = 5.0
 
 
 @dataclass(frozen=True)
-class Health:
-    """What the health page tells about the worker."""
+class Heard:
+    """An event of the worker in a slot."""
 
-    ready: bool
-    reason: str
-    pid: int | None
-    device: str
-    models: tuple[str, ...]
+    slot: int
+    event: Event
+
+
+class Executor(Protocol):
+    """Where jobs are run. The dispatcher decides which, and writes down what became of them."""
+
+    def submit(self, slot: int, request: JobRequest, pid: int) -> None:
+        """Give a job to the worker that said Ready with this pid; if it is gone, ``Died`` follows."""
+        ...
+
+    def cancel(self, slot: int, lease_id: str, pid: int) -> None:
+        """Ask that worker to end a job; ``Failed`` with the name CANCELLED follows, unless it was done."""
+        ...
+
+    def kill(self, slot: int) -> None:
+        """End the worker of a slot; ``Died`` follows, and a fresh worker."""
+        ...
+
+    def next_event(self, timeout_s: float) -> Heard | None:
+        """The next event of any worker, or None when there is none in time."""
+        ...
 
 
 class LocalExecutor:
-    """One worker process on this machine.
+    """Worker processes on this machine (see :class:`Executor`).
 
     Parameters
     ----------
+    workers
+        One for each device. A first one with the device ``auto`` is followed by one for each further GPU.
     command
-        What to start; our process id is added as the last argument.
+        What to start, see :class:`WorkerProcess`.
     """
 
     def __init__(
-        self, settings: WorkerSettings, log: FilteringBoundLogger, command: Sequence[str] = WORKER_COMMAND
+        self,
+        workers: Sequence[WorkerSettings],
+        log: FilteringBoundLogger,
+        command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self._command = command
-        self._settings = settings
         self._log = log
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._events: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._ready: Ready | None = None
-        self._reason = "the worker has not been started"
-        self._supervisor = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
+        self._stopped = False
+        self._settings = workers[0]
+        self._workers: list[WorkerProcess] = []
+        for each in workers:
+            self._add(each)
 
     def start(self) -> None:
-        """Start the worker; it becomes ready when its models are loaded."""
-        self._supervisor.start()
+        """Start the workers; each becomes ready when its models are loaded."""
+        for worker in self._all():
+            worker.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Close the worker's input, which ends it; kill it if it does not end in time."""
-        self._stopping.set()
+        """End the workers, and remove what their models have left."""
         with self._lock:
-            process = self._process
-        if process is not None:
-            try:
-                _close_input(process)
-                process.wait(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        if self._supervisor.is_alive():
-            self._supervisor.join(timeout=timeout_s)
+            self._stopped = True
+        for worker in self._all():
+            worker.stop(timeout_s)
+        if self._settings.scratch:
+            shutil.rmtree(Path(self._settings.scratch).parent, ignore_errors=True)
 
     def health(self) -> Health:
-        """Whether the worker takes jobs, or why not."""
-        with self._lock:
-            ready, process = self._ready, self._process
-            return Health(
-                ready=ready is not None and ready.usable,
-                reason="; ".join(ready.problems) if ready else self._reason,
-                pid=process.pid if process else None,
-                device=ready.device if ready else "",
-                models=ready.models if ready else (),
-            )
+        """Of all workers together; ready when one of them takes jobs."""
+        found = [worker.health() for worker in self._all()]
+        usable = [each for each in found if each.ready] or found
+        reasons = dict.fromkeys(each.reason for each in found if each.reason)
+        return Health(
+            ready=any(each.ready for each in found),
+            reason="; ".join(reasons),
+            pid=usable[0].pid,
+            device=", ".join(each.device for each in usable),
+            models=tuple(dict.fromkeys(model for each in usable for model in each.models)),
+            sandbox="; ".join(dict.fromkeys(each.sandbox for each in usable if each.sandbox)),
+        )
 
     @property
     def alive(self) -> bool:
-        """False when the supervising thread has ended without being asked to."""
-        return self._supervisor.is_alive()
+        """False when a supervising thread has ended without being asked to."""
+        return all(worker.alive for worker in self._all())
 
-    def submit(self, request: JobRequest, pid: int) -> None:
-        """Give a job to the worker that said Ready with this pid; if it is gone, ``Died`` follows."""
-        with self._lock:
-            process = self._process
-        if process is not None and process.pid == pid:
-            # A pipe holds 64 KiB: a worker that has stopped reading must not stop us too.
-            writer = threading.Thread(target=_write, args=(process, encode(request)), name="job-request")
-            writer.daemon = True
-            writer.start()
+    def submit(self, slot: int, request: JobRequest, pid: int) -> None:
+        """See :class:`Executor`."""
+        self._all()[slot].send(request, pid)
 
-    def next_event(self, timeout_s: float) -> Event | None:
-        """The next event of the worker, or None when there is none in time."""
+    def cancel(self, slot: int, lease_id: str, pid: int) -> None:
+        """See :class:`Executor`."""
+        self._all()[slot].send(Cancel(lease_id), pid)
+
+    def kill(self, slot: int) -> None:
+        """See :class:`Executor`."""
+        self._all()[slot].kill()
+
+    def next_event(self, timeout_s: float) -> Heard | None:
+        """See :class:`Executor`."""
         try:
             return self._events.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
-    def kill(self) -> None:
-        """End a worker that hangs (SIGKILL); ``Died`` follows, and a fresh worker."""
+    def _all(self) -> list[WorkerProcess]:
         with self._lock:
-            if self._process is not None:
-                self._process.kill()
+            return list(self._workers)
 
-    def _supervise(self) -> None:
-        backoff_s = _FIRST_BACKOFF_S
-        while not self._stopping.is_set():
-            was_ready, ending = self._run_one()
-            self._events.put(Died(ending))
-            if self._stopping.is_set():
-                return
-            backoff_s = _FIRST_BACKOFF_S if was_ready else min(backoff_s * 2, _LONGEST_BACKOFF_S)
-            self._log.error("worker_died", ending=ending, was_ready=was_ready, restart_in_s=backoff_s)
-            self._stopping.wait(backoff_s)
+    def _add(self, settings: WorkerSettings) -> WorkerProcess:
+        """One more slot; its scratch folder is its own."""
+        slot = len(self._workers)
+        if settings.scratch:
+            settings = replace(settings, scratch=str(Path(settings.scratch).with_name(f"slot-{slot}")))
+        worker = WorkerProcess(settings, partial(self._hear, slot), self._log, self._command)
+        self._workers.append(worker)
+        return worker
 
-    def _run_one(self) -> tuple[bool, str]:
-        """One worker from start to end; returns whether it became ready, and how it ended."""
-        try:
-            process = subprocess.Popen(
-                [*self._command, str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=worker_environment(os.environ),
-                start_new_session=True,  # a Ctrl-C in the terminal is for the gateway alone
-            )
-        except OSError as error:
-            return False, f"it could not be started: {error.strerror}"
-        with self._lock:
-            self._process, self._reason = process, "the worker is loading its models"
-        self._log.info("worker_started", pid=process.pid)
-        _write(process, encode(self._settings))
-        was_ready = self._read_events(process)
-        process.kill()  # its output is closed: whatever is left of it can only be stuck
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                _close(stream)
-        ending = describe_ending(process.returncode)
-        with self._lock:
-            self._process, self._ready = None, None
-            self._reason = f"the worker ended with {ending} and is being started again"
-        return was_ready, ending
-
-    def _read_events(self, process: subprocess.Popen[bytes]) -> bool:
-        was_ready = False
-        assert process.stdout is not None  # noqa: S101 - opened as a pipe
-        for line in process.stdout:
-            try:
-                event = decode_event(line)
-            except ValueError:
-                self._log.error("worker_message_not_understood", size_bytes=len(line))
-                continue
-            if isinstance(event, Ready):
-                was_ready = True
-                with self._lock:
-                    self._ready = event
-            self._events.put(event)
-        try:
-            process.wait(timeout=_NO_WAIT_FOR_PIPES_S)
-        except subprocess.TimeoutExpired:
-            self._log.error("worker_closed_its_output", pid=process.pid)
-        return was_ready
-
-
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of our environment the worker needs: no secrets, no proxies."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
-    }
-
-
-def describe_ending(code: int) -> str:
-    """``signal 9`` or ``exit code 1``."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _write(process: subprocess.Popen[bytes], line: bytes) -> None:
-    assert process.stdin is not None  # noqa: S101 - opened as a pipe
-    try:
-        process.stdin.write(line)
-        process.stdin.flush()
-    except (OSError, ValueError):  # it is dying or its input is closed: the supervisor reports it
-        return
-
-
-def _close_input(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        _close(process.stdin)
-
-
-def _close(stream: object) -> None:
-    try:
-        stream.close()  # type: ignore[attr-defined]
-    except OSError:  # unsent bytes for a process that is gone
-        return
+    def _hear(self, slot: int, event: Event) -> None:
+        self._events.put(Heard(slot, event))
+        if isinstance(event, Ready) and event.further_devices:
+            with self._lock:
+                is_first = len(self._workers) == 1 and not self._stopped
+                devices = event.further_devices if is_first else ()
+                for device in devices:
+                    self._add(replace(self._settings, device=device)).start()

@@ -11,13 +11,34 @@ from gateway.journal.records import NewResult
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """First message to a fresh worker: where to run, what to warm, how often to show life, what to take."""
+    """First message to a fresh worker: where to run, what to warm, how often to show life, what to take.
+
+    Attributes
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    pinned
+        Those of the cards that stay loaded as long as they fit.
+    memory_limit_bytes
+        Of the data of the worker, and of its model process; None: no limit.
+    model_memory_bytes
+        On the device, for weights and runs; None: what it has, less a reserve.
+    step_timeout_s
+        See :class:`gateway.modelhost.watchdog.Watchdog`.
+    scratch
+        The only folder that models may write to; empty: one among the temporary files.
+    """
 
     device: str
     cards: tuple[str, ...]
     card_folders: tuple[str, ...]
     heartbeat_s: float
     memory_limit_bytes: int | None = None
+    model_memory_bytes: int | None = None
+    pinned: tuple[str, ...] = ()
+    deterministic: bool = False
+    step_timeout_s: float = 30.0
+    scratch: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,34 +63,78 @@ class JobRequest:
     part: str
     card: str
     card_folders: tuple[str, ...]
-    device: str
     created_at_s: float
     series_number_base: int
     results_root: str
     software_version: str
     revision: int
+    priority: str = "normal"
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Nobody wants the result of this job any more; ``Failed`` (CANCELLED) follows, unless it is done."""
+
+    lease_id: str
+
+
+@dataclass(frozen=True)
+class CardState:
+    """A configured card as the worker finds it.
+
+    Attributes
+    ----------
+    signature
+        Changes when the card or a file of the model does.
+    name, reason
+        Why the model cannot be loaded; empty when it can.
+    """
+
+    card: str
+    signature: str = ""
+    name: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has loaded its models; ``problems`` are those that it could not load."""
+    """The worker has tried its models; it says so again when one of them changes.
+
+    Attributes
+    ----------
+    further_devices
+        Of a worker whose device was ``auto``: the other GPUs of the machine.
+    sandbox
+        What the platform allowed, for people.
+    """
 
     pid: int
     device: str
-    models: tuple[str, ...]
-    problems: tuple[str, ...]
+    cards: tuple[CardState, ...]
+    further_devices: tuple[str, ...] = ()
+    sandbox: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Cards whose models can run."""
+        return tuple(each.card for each in self.cards if not each.name)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Those that cannot, with the reason."""
+        return tuple(f"{each.name}: {each.reason}" for each in self.cards if each.name)
 
     @property
     def usable(self) -> bool:
         """False when no model could be loaded: jobs wait then, they do not fail."""
-        return bool(self.models) or not self.problems
+        return bool(self.models) or not self.cards
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The worker lives; ``lease_id`` is empty when it is idle."""
+    """The worker lives, and has these jobs."""
 
-    lease_id: str
+    lease_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -83,21 +148,30 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """The results are durable in the results folder."""
+    """The results are durable in the results folder; ``held`` says why they are not to be sent."""
 
     lease_id: str
     results: tuple[NewResult, ...]
     run: dict[str, Any] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The job ended with a named error; the worker lives on."""
+    """The job ended with a named error; the worker lives on.
+
+    Attributes
+    ----------
+    blameless
+        Not the job's doing (its model cannot be loaded, another run ended the model process): it goes back
+        to the queue, and the attempt is not counted.
+    """
 
     lease_id: str
     name: str
     reason: str
     retryable: bool
+    blameless: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +183,11 @@ class Died:
 
 WorkerEvent = Ready | Heartbeat | Progress | Done | Failed
 Event = WorkerEvent | Died
-Request = WorkerSettings | JobRequest
+Request = WorkerSettings | JobRequest | Cancel
 
 _KINDS: dict[str, type[WorkerEvent] | type[Request]] = {
-    kind.__name__: kind for kind in (Ready, Heartbeat, Progress, Done, Failed, WorkerSettings, JobRequest)
+    kind.__name__: kind
+    for kind in (Ready, Heartbeat, Progress, Done, Failed, WorkerSettings, JobRequest, Cancel)
 }
 
 
@@ -125,7 +200,7 @@ def encode(message: WorkerEvent | Request) -> bytes:
 def decode_event(line: bytes) -> WorkerEvent:
     """Parse a line of the worker; raises ValueError for anything else."""
     message = _decode(line)
-    if isinstance(message, WorkerSettings | JobRequest):
+    if isinstance(message, Request):
         raise ValueError("a worker does not send requests")
     return message
 
@@ -133,7 +208,7 @@ def decode_event(line: bytes) -> WorkerEvent:
 def decode_request(line: bytes) -> Request:
     """Parse a line of the gateway; raises ValueError for anything else."""
     message = _decode(line)
-    if not isinstance(message, WorkerSettings | JobRequest):
+    if not isinstance(message, Request):
         raise ValueError("the gateway does not send events")
     return message
 
@@ -145,6 +220,8 @@ def _decode(line: bytes) -> WorkerEvent | Request:
     kind: Any = _KINDS[fields.pop("type")]
     if kind is Done:
         fields["results"] = [NewResult(**result) for result in fields["results"]]
+    if kind is Ready:
+        fields["cards"] = [CardState(**state) for state in fields["cards"]]
     try:
         message: WorkerEvent | Request = kind(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}

@@ -1,66 +1,91 @@
 """One job, in the worker: stored instances → ``ai`` → result files that are durable.
 
-The only module of the gateway that imports ``ai`` in full.
+With :mod:`gateway.modelhost`, the only module of the gateway that imports ``ai`` in full.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from ai.errors import AiError
-from ai.loaders import InProcess, choose_device, load_model
-from ai.model import Model, find_card
+from ai.model import ModelSpec, find_card
 from ai.pipeline import ResultFile, RunOptions, run_series
+from ai.quality import reasons
 from gateway import failpoint
-from gateway.errors import OutOfResources
+from gateway.clock import Clock
+from gateway.errors import ModelFault, OutOfResources, RunCancelled
+from gateway.jobs.cards import Cards
 from gateway.jobs.messages import Done, Failed, JobRequest, Progress, Ready, WorkerEvent, WorkerSettings
 from gateway.journal.records import NewResult
 from gateway.logs import places
+from gateway.modelhost.client import ModelClient, ModelUnavailable
+from gateway.modelhost.process import ModelProcess
+from gateway.modelhost.sandbox import Sandbox
 from gateway.spool import Spool
+
+Send = Callable[[WorkerEvent], None]
+
+_RESTARTED = "MODEL_RESTARTED"
 
 
 class Runner:
-    """Warm models and one job at a time."""
+    """Runs jobs with the models of one model process; ``run`` may be called from several threads."""
 
-    def __init__(self, settings: WorkerSettings, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, settings: WorkerSettings, process: ModelProcess, clock: Clock, log: FilteringBoundLogger
+    ) -> None:
         self._settings = settings
+        self._process = process
         self._log = log
-        self._models: dict[tuple[str, str], Model] = {}
-        self._device = choose_device(settings.device)
+        self._cards = Cards(settings.cards, settings.card_folders, self._load, clock)
 
-    def warm(self) -> Ready:
-        """Load every configured model; a card that cannot be loaded is a problem, not an end."""
-        loaded, problems = [], []
-        for card in self._settings.cards:
-            try:
-                self._model(card, self._settings.card_folders)
-            except AiError as error:
-                problems.append(f"{error.code}: {error.reason}")
-            else:
-                loaded.append(card)
-        return Ready(os.getpid(), self._device, tuple(loaded), tuple(problems))
+    def look_at_cards(self) -> bool:
+        """Load what is new or changed; a card that cannot be loaded is a problem, not an end."""
+        return self._cards.look()
 
-    def run(self, request: JobRequest, send: Callable[[WorkerEvent], None]) -> Done | Failed:
+    def ready(self) -> Ready:
+        """What the worker can do."""
+        hello = self._process.last_hello
+        box = Sandbox(hello.network, hello.writes).describe() if hello else ""
+        others = hello.further_devices if hello else ()
+        return Ready(os.getpid(), self._process.device, self._cards.states(), others, box)
+
+    def run(self, request: JobRequest, send: Send, cancelled: threading.Event) -> Done | Failed:
         """Run one job; every error becomes a named failure, and says whether trying again can help."""
         lease_id = request.lease_id
         failpoint.reach("worker.started")
         try:
-            return self._run(request, send)
+            return self._run(request, send, cancelled)
+        except ModelUnavailable as error:
+            waits = self._cards.failed(request.card, error)
+            if waits:
+                send(self.ready())
+            return Failed(lease_id, error.code, error.reason, retryable=False, blameless=waits)
         except AiError as error:
             return Failed(lease_id, error.code, error.reason, retryable=False)
-        except OutOfResources as error:
+        except ModelFault as error:
+            return Failed(
+                lease_id, error.name, error.reason, retryable=True, blameless=error.name == _RESTARTED
+            )
+        except (OutOfResources, RunCancelled) as error:
             return Failed(lease_id, error.name, error.reason, retryable=True)
         except Exception as error:  # noqa: BLE001 - one series must not end the worker
             self._log.error("job_error", job=request.job_id, error=type(error).__name__, places=places(error))
-            return _unforeseen(lease_id, error, self._device, self._settings.memory_limit_bytes)
+            return _unforeseen(lease_id, error, self._settings.memory_limit_bytes)
 
-    def _run(self, request: JobRequest, send: Callable[[WorkerEvent], None]) -> Done:
+    def _run(self, request: JobRequest, send: Send, cancelled: threading.Event) -> Done:
+        def check() -> None:
+            if cancelled.is_set():
+                raise RunCancelled("CANCELLED", "The run was cancelled.")
+
         def progress(stage: str, fraction: float) -> None:
+            check()
             send(Progress(request.lease_id, stage, fraction))
 
         options = RunOptions(
@@ -70,20 +95,29 @@ class Runner:
             revision=request.revision,
             part_key=request.part,
         )
-        model = self._model(request.card, request.card_folders)
-        outcome = run_series([Path(file) for file in request.files], InProcess(model), options, progress)
+        model = self._client(request, check)
+        outcome = run_series([Path(file) for file in request.files], model, options, progress)
         failpoint.reach("worker.segmented")
+        check()
         spool = Spool(Path(request.results_root))
         results = tuple(_store(spool, result) for result in outcome.results)
         failpoint.reach("worker.results_written")
-        return Done(request.lease_id, results, dict(outcome.run))
+        return Done(request.lease_id, results, dict(outcome.run), reasons(outcome.run))
 
-    def _model(self, card: str, folders: Sequence[str]) -> Model:
-        spec = find_card(card, [Path(folder) for folder in folders])
-        key = (spec.digest, self._device)
-        if key not in self._models:
-            self._models[key] = load_model(spec, self._device)
-        return self._models[key]
+    def _client(self, request: JobRequest, check: Callable[[], None]) -> ModelClient:
+        try:
+            spec = find_card(request.card, [Path(folder) for folder in request.card_folders])
+        except AiError as error:
+            raise ModelUnavailable(error.code, error.reason) from error
+        return ModelClient(spec, request.card, request.card_folders, self._process, request.priority, check)
+
+    def _load(self, card: str, spec: ModelSpec) -> None:
+        """Make a configured model warm; one over which the process ends cannot be loaded."""
+        client = ModelClient(spec, card, self._settings.card_folders, self._process)
+        try:
+            client.load(pinned=card in self._settings.pinned)
+        except ModelFault as error:
+            raise ModelUnavailable(error.name, f"{error.reason}.") from error
 
 
 def _store(spool: Spool, result: ResultFile) -> NewResult:
@@ -101,12 +135,11 @@ def _store(spool: Spool, result: ResultFile) -> NewResult:
     )
 
 
-def _unforeseen(lease_id: str, error: Exception, device: str, memory_limit_bytes: int | None) -> Failed:
+def _unforeseen(lease_id: str, error: Exception, memory_limit_bytes: int | None) -> Failed:
     """An error without a name; its text may quote a header, so only its type is kept."""
     kind = type(error).__name__
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
-        _release_memory(device)
-        sentence = f"The memory of {device} was not enough for this series ({kind})."
+    if isinstance(error, MemoryError):
+        sentence = f"The memory of the worker was not enough for this series ({kind})."
         if memory_limit_bytes is not None:
             sentence += f" workers.memory_limit is {memory_limit_bytes / 2**30:.1f} GiB."
         return Failed(lease_id, "OUT_OF_MEMORY", sentence, retryable=True)
@@ -115,10 +148,3 @@ def _unforeseen(lease_id: str, error: Exception, device: str, memory_limit_bytes
         return Failed(lease_id, "DISK_ERROR", sentence, retryable=True)
     sentence = f"The worker failed with {kind}; its log has the place (event job_error)."
     return Failed(lease_id, "WORKER_ERROR", sentence, retryable=True)
-
-
-def _release_memory(device: str) -> None:
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()

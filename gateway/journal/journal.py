@@ -15,9 +15,11 @@ from typing import Any
 
 from gateway.errors import LostRace
 from gateway.header import Facts
+from gateway.journal.claim import Lease, claim, superseded
 from gateway.journal.connection import Transaction, WriteConnection
 from gateway.journal.edges import as_json, failure_columns, open_delivery, take_edge, write_event
 from gateway.journal.enter import enter
+from gateway.journal.holds import replace_holds
 from gateway.journal.records import (
     ClaimedDelivery,
     ClaimedJob,
@@ -29,6 +31,7 @@ from gateway.journal.records import (
     Receipt,
     ReceivingSeries,
     SeriesDecision,
+    Wanted,
 )
 from gateway.journal.settle import settle
 from gateway.states import (
@@ -97,31 +100,31 @@ class Journal:
     # -- jobs ---------------------------------------------------------------------------------
 
     def claim_job(
-        self, lease_id: str, lease_expires_at: float, at: float, longest_wait_s: float = math.inf
+        self,
+        lease_id: str,
+        lease_expires_at: float,
+        at: float,
+        longest_wait_s: float = math.inf,
+        wanted: Wanted = Wanted(),  # noqa: B008 - frozen
     ) -> ClaimedJob | None:
-        """Lease the oldest queued job; the attempt counts from now, even if the worker dies.
+        """Lease the first queued job; the attempt counts from now, even if the worker dies.
 
-        A job that would wait for more than ``longest_wait_s`` is due: the clock was set back. Jobs
-        of a series that has a newer revision meanwhile are ended first: nobody needs their result.
+        The most urgent one is first, of equals the oldest. A job that would wait for more than
+        ``longest_wait_s`` is due: the clock was set back. Jobs of a series that has a newer revision
+        meanwhile are ended first: nobody needs their result.
         """
         with self._connection.transaction() as work:
-            self._supersede_jobs(work, at)
-            row = work.one("next_queued_job", {"at": at, "longest_wait_s": longest_wait_s})
-            if row is None:
-                return None
-            lease = {"id": row["id"], "lease_id": lease_id, "lease_expires_at": lease_expires_at}
-            work.run("take_lease", lease)
-            job = work.one("job_to_run", {"id": row["id"]})
-            assert job is not None  # noqa: S101 - selected in this transaction
-            reason = f"Attempt {job['attempts']}."
-            take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.CLAIMED), reason, at)
-            return ClaimedJob(lease_id=lease_id, **dict(job))
+            lease = Lease(lease_id, lease_expires_at)
+            return claim(work, lease, at, longest_wait_s, wanted)
 
-    def _supersede_jobs(self, work: Transaction, at: float) -> None:
-        for row in work.run("outdated_jobs", {}).fetchall():
-            failure = _superseded(row)
-            take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.SUPERSEDED), failure.reason, at)
-            work.run("close_job", {**failure_columns(failure), "id": row["id"], "at": at, "run": None})
+    def hold_cards(self, holds: Mapping[str, Failure], at: float) -> None:
+        """Say which models do not run at present, and why; those that are not named run."""
+        with self._connection.transaction() as work:
+            replace_holds(work, holds, at)
+
+    def holds(self) -> Mapping[str, Failure]:
+        """Card → why its jobs wait."""
+        return {r["card"]: Failure(r["name"], r["reason"]) for r in self._connection.query("holds")}
 
     def renew_lease(self, job: ClaimedJob, lease_expires_at: float) -> None:
         """Extend a lease; raises LostRace if it is not ours any more."""
@@ -130,18 +133,30 @@ class Journal:
             if work.run("renew_lease", values).rowcount != 1:
                 raise LostRace("LEASE_LOST", f"job {job.id} is not leased to us any more.")
 
+    def newer_revision(self, job: ClaimedJob) -> Failure | None:
+        """Why nobody needs the result of a running job any more, if that is so."""
+        rows = self._connection.query("newer_revision", {"id": job.id})
+        return superseded(dict(rows[0])) if rows else None
+
     def finish_job(
-        self, job: ClaimedJob, results: Sequence[NewResult], run: Mapping[str, Any], at: float
+        self,
+        job: ClaimedJob,
+        results: Sequence[NewResult],
+        run: Mapping[str, Any],
+        at: float,
+        hold: Failure | None = None,
     ) -> None:
-        """Done: result rows, outbox rows and the job's state in one transaction."""
+        """Done: result rows, outbox rows (none with a hold) and the job's state in one transaction."""
         with self._connection.transaction() as work:
             destinations = json.loads(self._under_lease(work, job)["destinations"])
             reason = f"{len(results)} results stored."
             take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.SUCCEEDED), reason, at)
-            work.run("close_job", {**failure_columns(None), "id": job.id, "at": at, "run": as_json(run)})
+            work.run("close_job", {**failure_columns(hold), "id": job.id, "at": at, "run": as_json(run)})
+            if hold is not None:
+                write_event(work, "job", job.id, hold.name, hold.reason, at)
             for result in results:
                 result_id = work.insert("insert_result", {**vars(result), "job_id": job.id, "at": at})
-                for destination in destinations:
+                for destination in () if hold else destinations:
                     open_delivery(work, result_id, result.kind, destination, at)
 
     def requeue_job(
@@ -195,7 +210,7 @@ class Journal:
 
     def _supersede_deliveries(self, work: Transaction, destination: str, at: float) -> None:
         for row in work.run("outdated_deliveries", {"destination": destination}).fetchall():
-            failure = _superseded(row)
+            failure = superseded(row)
             edge = (DeliveryState.PENDING, DeliveryEvent.SUPERSEDED)
             take_edge(work, DELIVERY, row["id"], edge, failure.reason, at)
             work.run("close_delivery", {**failure_columns(failure), "id": row["id"], "at": at})
@@ -242,6 +257,7 @@ class Journal:
                 take_edge(work, JOB, job["id"], (JobState.RUNNING, JobEvent.INTERRUPTED), reason, at)
                 work.run("release_lease", {**failure_columns(None), "id": job["id"], "not_before": at})
                 work.run("refund_attempt", {"id": job["id"]})
+            work.run("delete_all_holds", {})
             deliveries = work.run("sending_deliveries", {}).fetchall()
             for row in deliveries:
                 edge = (DeliveryState.SENDING, DeliveryEvent.INTERRUPTED)
@@ -278,11 +294,3 @@ def _facts(row: Row) -> Json:
         "frames": tuple(map(facts, frames)),
         "has_all_facts": row["frames"] is not None,
     }
-
-
-def _superseded(row: Mapping[str, Any]) -> Failure:
-    return Failure(
-        "SUPERSEDED",
-        f"More instances of the series arrived: revision {row['newest_revision']} takes the place of "
-        f"revision {row['revision']}.",
-    )

@@ -53,12 +53,12 @@ SELECT 1 FROM series WHERE id = :id AND instance_count = :instance_count;
 UPDATE series SET evidence = :evidence, verdict = :verdict, decision = :decision, decided_at = :at WHERE id = :id;
 
 -- name: insert_job
-INSERT INTO job (series_id, part, input_digest, model, card, destinations, state, not_before, created_at)
-VALUES (:series_id, :part, :input_digest, :model, :card, :destinations, 'queued', :at, :at);
+INSERT INTO job (series_id, part, input_digest, model, card, destinations, state, not_before, created_at, priority)
+VALUES (:series_id, :part, :input_digest, :model, :card, :destinations, 'queued', :at, :at, :priority);
 
 -- name: job_on_same_input
 -- Of earlier revisions, the newest. What was superseded was not finished, so it is no job to take over.
-SELECT job.id, job.state, series.id AS series_id, series.revision
+SELECT job.id, job.state, job.failure_name, series.id AS series_id, series.revision
 FROM job JOIN series ON series.id = job.series_id
 WHERE series.study_instance_uid = :study_instance_uid AND series.series_instance_uid = :series_instance_uid
   AND series.revision < :revision AND job.card = :card
@@ -66,7 +66,8 @@ WHERE series.study_instance_uid = :study_instance_uid AND series.series_instance
 ORDER BY series.revision DESC, job.id LIMIT 1;
 
 -- name: adopt_job
-UPDATE job SET series_id = :series_id, part = :part, model = :model, destinations = :destinations WHERE id = :id;
+UPDATE job SET series_id = :series_id, part = :part, model = :model, destinations = :destinations,
+               priority = :priority WHERE id = :id;
 
 -- name: results_without_delivery
 SELECT id, kind FROM result WHERE job_id = :job_id AND NOT EXISTS (
@@ -84,11 +85,29 @@ UPDATE delivery SET next_attempt_at = :at, finished_at = NULL, failure_name = NU
 -- name: next_queued_job
 -- A row that waits for longer than anything may wait was written before the clock was set back.
 -- While a later revision is being received, it is not known yet whether this job is still wanted.
+-- What is off-peak is as good as normal after a while; nothing but the oldest-first turn goes before what is urgent.
 SELECT job.id FROM job JOIN series ON series.id = job.series_id
 WHERE job.state = 'queued' AND (job.not_before <= :at OR job.not_before > :at + :longest_wait_s) AND NOT EXISTS (
   SELECT 1 FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
     AND newer.series_instance_uid = series.series_instance_uid AND newer.revision > series.revision)
-ORDER BY job.id LIMIT 1;
+AND job.card NOT IN (SELECT value FROM json_each(:except_cards))
+AND (job.priority = 'urgent' OR NOT :only_urgent)
+ORDER BY CASE WHEN :oldest_first OR job.priority = 'urgent' THEN 0
+              WHEN job.priority = 'normal' OR job.created_at <= :at - :offpeak_ages_s THEN 1
+              ELSE 2 END, job.id
+LIMIT 1;
+
+-- name: holds
+SELECT card, name, reason, since FROM hold ORDER BY card;
+
+-- name: insert_hold
+INSERT INTO hold (card, name, reason, since) VALUES (:card, :name, :reason, :at);
+
+-- name: delete_all_holds
+DELETE FROM hold;
+
+-- name: delete_hold
+DELETE FROM hold WHERE card = :card;
 
 -- name: outdated_jobs
 SELECT job.id, series.revision, newer.revision AS newest_revision
@@ -97,12 +116,19 @@ JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
   AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
 WHERE job.state = 'queued' AND newer.state <> 'receiving' ORDER BY job.id;
 
+-- name: newer_revision
+SELECT series.revision, newer.revision AS newest_revision
+FROM job JOIN series ON series.id = job.series_id
+JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
+  AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
+WHERE job.id = :id AND newer.state <> 'receiving';
+
 -- name: take_lease
 UPDATE job SET attempts = attempts + 1, lease_id = :lease_id, lease_expires_at = :lease_expires_at WHERE id = :id;
 
 -- name: job_to_run
 SELECT job.id, job.series_id, job.part, job.model, job.card, job.attempts, job.interruptions, job.created_at,
-       series.study_instance_uid, series.series_instance_uid, series.revision
+       job.priority, series.study_instance_uid, series.series_instance_uid, series.revision
 FROM job JOIN series ON series.id = job.series_id WHERE job.id = :id;
 
 -- name: renew_lease
@@ -219,8 +245,11 @@ SELECT sop_instance_uid, digest, received_at FROM instance WHERE study_instance_
 AND series_instance_uid = :series_instance_uid AND role = 'conflict' ORDER BY id;
 
 -- name: jobs_of_series
-SELECT id, part, input_digest, model, card, destinations, state, attempts, interruptions, created_at, finished_at,
-       failure_name, failure_reason, run FROM job WHERE series_id = :series_id ORDER BY id;
+SELECT job.id, part, input_digest, model, job.card, destinations, state, priority, attempts, interruptions,
+       created_at, finished_at, failure_name, failure_reason, run,
+       CASE WHEN state = 'queued' THEN hold.name END AS hold_name,
+       CASE WHEN state = 'queued' THEN hold.reason END AS hold_reason
+FROM job LEFT JOIN hold ON hold.card = job.card WHERE series_id = :series_id ORDER BY job.id;
 
 -- name: results_of_job
 SELECT id, kind, sop_class_uid, sop_instance_uid, series_instance_uid, path, digest, size_bytes

@@ -11,6 +11,9 @@ from gateway.header import Facts, InstanceHeader
 
 Json = dict[str, Any]
 
+QUALITY_HOLD = "QUALITY_HOLD"
+"""Failure name of a job that is done, whose results are kept and not sent."""
+
 
 class Receipt(StrEnum):
     """What became of an instance that was admitted. All of them are answered 0000."""
@@ -83,6 +86,8 @@ class NewJob:
         SHA-256 hex over the sorted lines "SOP Instance UID, space, digest" of the part's instances, with the
         frame numbers behind a space where they are not 1 alone. Without those it is what ``ai`` writes into
         the results. A part with the same one needs no second run.
+    priority
+        ``urgent``, ``normal`` or ``offpeak``.
     """
 
     model: str
@@ -91,6 +96,7 @@ class NewJob:
     reason: str
     part: str = ""
     input_digest: str = ""
+    priority: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,23 @@ class SeriesDecision:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Which queued job a worker would take.
+
+    Attributes
+    ----------
+    except_cards
+        Models that it cannot run at present.
+    oldest_first
+        Whatever its priority: so that urgent jobs, one after another, do not keep the others away for good.
+    """
+
+    except_cards: frozenset[str] = frozenset()
+    only_urgent: bool = False
+    oldest_first: bool = False
+
+
+@dataclass(frozen=True)
 class ClaimedJob:
     """A job under a lease."""
 
@@ -122,6 +145,7 @@ class ClaimedJob:
     attempts: int
     interruptions: int
     created_at: float
+    priority: str
     study_instance_uid: str
     series_instance_uid: str
     revision: int

@@ -62,10 +62,18 @@ CREATE TABLE job (                       -- one model run on one part of a serie
   failure_name     TEXT,
   failure_reason   TEXT,
   run              TEXT,                 -- JSON: what the worker reported
+  priority         TEXT NOT NULL DEFAULT 'normal' CHECK (priority IN ('urgent', 'normal', 'offpeak')),
   UNIQUE (series_id, model, part)
 );
 CREATE INDEX job_queued ON job (not_before, id) WHERE state = 'queued';
 CREATE INDEX job_running ON job (state) WHERE state = 'running';
+
+CREATE TABLE hold (                      -- a model that does not run at present: its jobs wait
+  card   TEXT PRIMARY KEY,
+  name   TEXT NOT NULL,                  -- MODEL_SWITCHED_OFF, MODEL_FILE_CHANGED …
+  reason TEXT NOT NULL,
+  since  REAL NOT NULL
+);
 
 CREATE TABLE result (                    -- one encoded object, stored before it is sent
   id                  INTEGER PRIMARY KEY,

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.errors import LostRace
 from gateway.journal.connection import Transaction
 from gateway.journal.edges import as_json, open_delivery, take_edge, write_event
-from gateway.journal.records import NewJob, ReceivingSeries, SeriesDecision
+from gateway.journal.records import QUALITY_HOLD, NewJob, ReceivingSeries, SeriesDecision
 from gateway.states import (
     DELIVERY,
     JOB,
@@ -77,6 +77,7 @@ def _insert(work: Transaction, series: ReceivingSeries, job: NewJob, at: float) 
         "model": job.model,
         "card": job.card,
         "destinations": as_json(job.destinations),
+        "priority": job.priority,
         "at": at,
     }
     job_id = work.insert("insert_job", row)
@@ -96,11 +97,17 @@ def _adopt(
     )
     take_edge(work, JOB, job_id, (JobState(known["state"]), JobEvent.ADOPTED), reason, at)
     destinations = as_json(job.destinations)
-    row = {"id": job_id, "series_id": series.id, "part": job.part, "model": job.model}
+    row = {
+        "id": job_id,
+        "series_id": series.id,
+        "part": job.part,
+        "model": job.model,
+        "priority": job.priority,
+    }
     work.run("adopt_job", {**row, "destinations": destinations})
     taken = f"Job {job_id} is taken over by revision {series.revision}: the same instances in {part}."
     write_event(work, "series", int(known["series_id"]), "JOB_ADOPTED", taken, at, details={"job": job_id})
-    for destination in job.destinations:
+    for destination in () if known["failure_name"] == QUALITY_HOLD else job.destinations:
         _send_what_is_lacking(work, job_id, destination, series.revision, at)
     return job_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,10 +12,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
 
+from gateway.routing import Priority
 from gateway.settings.units import (
     DURATION_UNITS,
     SIZE_UNITS,
@@ -40,6 +43,34 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0), WithJsonSchema
 Fraction = Annotated[
     float, BeforeValidator(parse_fraction), Field(ge=0, le=1), WithJsonSchema(text_schema({"%": 0.01}))
 ]
+
+
+_DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+
+
+def _devices(value: object) -> object:
+    """One device, or a list of them, as a tuple."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError("must be a device, or a list of devices")
+    for name in names:
+        if not isinstance(name, str) or not re.match(_DEVICE, name):
+            raise ValueError(f"a device is auto, cpu, cuda or cuda:N, not {name!r}")
+    return tuple(names)
+
+
+Devices = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_devices),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _DEVICE},
+                {"type": "array", "items": {"type": "string", "pattern": _DEVICE}, "minItems": 1},
+            ]
+        }
+    ),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -50,10 +81,13 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean(cls, value: object) -> object:
-        """No setting is a boolean, and pydantic would read ``true`` as the number 1."""
-        if isinstance(value, bool):
+    def _boolean_where_it_belongs(cls, value: object, info: ValidationInfo) -> object:
+        """Few settings are booleans; elsewhere pydantic would read ``true`` as the number 1."""
+        wanted = cls.model_fields[info.field_name or ""].annotation is bool
+        if isinstance(value, bool) and not wanted:
             raise ValueError("true and false are no values of this setting; text goes in quotes")
+        if wanted and not isinstance(value, bool):
+            raise ValueError("must be true or false, without quotes")
         return value
 
 
@@ -106,6 +140,8 @@ class ModelChoice(Section):
     """A model that routes may name."""
 
     card: str
+    pinned: bool = False
+    """Stays loaded as long as it fits; others are let go, least recently used first, to make room."""
 
 
 class RouteSettings(Section):
@@ -115,6 +151,7 @@ class RouteSettings(Section):
     when: dict[str, object] = {}
     model: str | None = None
     send: tuple[str, ...] = ()
+    priority: Priority = "normal"
     action: Literal["process", "ignore"] = "process"
     reason: str = ""
 
@@ -124,6 +161,8 @@ class Results(Section):
 
     status: Literal["live", "shadow"] = "shadow"
     series_number_base: int = Field(default=9000, ge=1, le=2**31 - 100)
+    send_failed_quality: bool = False
+    """Send what a quality rule of the model's card calls FAIL; otherwise it is kept here, QUALITY_HOLD."""
 
 
 class Delivery(Section):
@@ -145,14 +184,18 @@ class Web(Section):
 
 
 class Workers(Section):
-    """The worker process."""
+    """The processes that run models."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Devices = ("auto",)
     max_attempts: int = Field(default=3, ge=1)
     retry_after: Seconds = 10.0
     job_timeout: Seconds = 30 * 60.0
     memory_limit: Bytes = 0
     """Of the worker's data (RLIMIT_DATA); 0: only the machine's memory bounds a series."""
+    model_memory: Bytes = 0
+    """On each device, for weights and runs; 0: what is free at the start, less a reserve."""
+    deterministic: bool = False
+    step_timeout: Seconds = Field(default=30.0, gt=0)
     heartbeat: Seconds = 2.0
     lease: Seconds = 30.0
 

@@ -101,6 +101,10 @@ def check_bounds(settings: Settings, document: Document) -> None:
         document.add(("workers", "heartbeat"), f"must fit twice into lease ({workers.lease:g} s)")
     if 0 < workers.memory_limit < _LEAST_WORKER_MEMORY and not _is_broken(document, "workers"):
         document.add(("workers", "memory_limit"), "the worker needs at least 1GiB; 0 is no limit")
+    if len(set(workers.device)) < len(workers.device) and not _is_broken(document, "workers"):
+        document.add(("workers", "device"), "names a device twice; each has one worker")
+    if "auto" in workers.device and len(workers.device) > 1 and not _is_broken(document, "workers"):
+        document.add(("workers", "device"), "auto is every GPU already; name it alone")
     if delivery.first_retry > delivery.longest_wait and not _is_broken(document, "delivery"):
         message = f"is longer than longest_wait ({delivery.longest_wait:g} s)"
         document.add(("delivery", "first_retry"), message)

@@ -22,6 +22,7 @@ def routes(settings: Settings) -> tuple[Route, ...]:
             send=route.send,
             action=route.action,
             reason=route.reason,
+            priority=route.priority,
         )
         for route in settings.routes
     )

@@ -44,14 +44,23 @@ def model_needs(settings: Settings) -> dict[str, Needs]:
     return needs
 
 
-def worker_settings(settings: Settings) -> WorkerSettings:
-    """What a fresh worker is told."""
-    return WorkerSettings(
-        device=settings.workers.device,
-        cards=tuple(dict.fromkeys(cards(settings).values())),
-        card_folders=tuple(str(folder) for folder in settings.model_dirs),
-        heartbeat_s=settings.workers.heartbeat,
-        memory_limit_bytes=settings.workers.memory_limit or None,
+def worker_settings(settings: Settings) -> tuple[WorkerSettings, ...]:
+    """What a fresh worker is told, for each device."""
+    workers = settings.workers
+    return tuple(
+        WorkerSettings(
+            device=device,
+            cards=tuple(dict.fromkeys(cards(settings).values())),
+            card_folders=tuple(str(folder) for folder in settings.model_dirs),
+            heartbeat_s=workers.heartbeat,
+            memory_limit_bytes=workers.memory_limit or None,
+            model_memory_bytes=workers.model_memory or None,
+            pinned=tuple(dict.fromkeys(model.card for model in settings.models.values() if model.pinned)),
+            deterministic=workers.deterministic,
+            step_timeout_s=workers.step_timeout,
+            scratch=str(settings.data_dir / "scratch" / f"slot-{slot}"),
+        )
+        for slot, device in enumerate(workers.device)
     )
 
 
@@ -62,13 +71,13 @@ def dispatch_settings(settings: Settings, spool_root: Path, results_root: Path) 
         spool_root=spool_root,
         results_root=results_root,
         card_folders=settings.model_dirs,
-        device=workers.device,
         series_number_base=settings.results.series_number_base,
         software_version=__version__,
         max_attempts=workers.max_attempts,
         retry_after_s=workers.retry_after,
         job_timeout_s=workers.job_timeout,
         lease_s=workers.lease,
+        send_failed_quality=settings.results.send_failed_quality,
     )
 
 

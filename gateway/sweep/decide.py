@@ -141,6 +141,7 @@ def _wanted(
         reason=reason,
         part=part.key,
         input_digest=_input_digest(geometry, digests),
+        priority=route.priority,
     )
     return Outcome(part, routing, "ROUTE_MATCHED", reason, job)
 

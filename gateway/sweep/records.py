@@ -94,6 +94,7 @@ def _choice(routing: Routing, job: NewJob | None) -> Record:
         "action": routing.chosen.action if routing.chosen else None,
         "model": job.model if job else None,
         "card": job.card if job else None,
+        "priority": job.priority if job else None,
         "destinations": list(job.destinations) if job else [],
     }
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.journal.records import Failure
 from gateway.states import DELIVERY, JOB, SERIES, Machine
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -22,12 +23,14 @@ class Metrics(Collector):
     def __init__(
         self,
         counts: Callable[[], Counts],
+        holds: Callable[[], Mapping[str, Failure]],
         worker_ready: Callable[[], bool],
         open_associations: Callable[[], int],
         data_dir: Path,
         version: str,
     ) -> None:
         self._counts = counts
+        self._holds = holds
         self._worker_ready = worker_ready
         self._open_associations = open_associations
         self._data_dir = data_dir
@@ -56,6 +59,12 @@ class Metrics(Collector):
             for state in sorted(str(s) for s in states):
                 family.add_metric([state], counts.get(machine.name, {}).get(state, 0))
             yield family
+        held = GaugeMetricFamily(
+            "aigw_model_held", "1 for a model that does not run: its jobs wait.", labels=["card", "reason"]
+        )
+        for card, failure in self._holds().items():
+            held.add_metric([card, failure.name], 1)
+        yield held
         disk = shutil.disk_usage(self._data_dir)
         yield _gauge("aigw_disk_free_bytes", "Free space on the disk of data_dir.", disk.free)
         yield _gauge("aigw_disk_total_bytes", "Size of the disk of data_dir.", disk.total)

@@ -45,15 +45,16 @@ class Worker:
 
     def __init__(self, memory_limit_bytes: int | None = None) -> None:
         settings = WorkerSettings("cpu", ("ct-tissue",), (), 0.2, memory_limit_bytes)
-        self.executor = LocalExecutor(settings, structlog.get_logger())
+        self.executor = LocalExecutor([settings], structlog.get_logger())
         self.seen: list[Event] = []
 
     def wait_for(self, *kinds: type[Event]) -> Event:
         def arrived() -> Event | None:
-            event = self.executor.next_event(0.05)
-            if event is not None:
-                self.seen.append(event)
-            return event if isinstance(event, kinds) else None
+            heard = self.executor.next_event(0.05)
+            if heard is None:
+                return None
+            self.seen.append(heard.event)
+            return heard.event if isinstance(heard.event, kinds) else None
 
         event: Event = wait_until(arrived, 120, " or ".join(kind.__name__ for kind in kinds))
         return event
@@ -71,7 +72,6 @@ class Worker:
             part=part,
             card=card,
             card_folders=(),
-            device="cpu",
             created_at_s=1_790_000_000.0,
             series_number_base=9000,
             results_root=str(results),
@@ -80,7 +80,7 @@ class Worker:
         )
         pid = self.executor.health().pid
         assert pid is not None
-        self.executor.submit(request, pid)
+        self.executor.submit(0, request, pid)
         return pid
 
 

@@ -19,7 +19,7 @@ from gateway.completion import CompletionRules
 from gateway.header import InstanceHeader
 from gateway.journal import Journal, JournalReader
 from gateway.journal.records import Failure, NewInstance, NewResult
-from gateway.routing import Route, parse_condition
+from gateway.routing import Priority, Route, parse_condition
 from gateway.states import JobEvent
 from gateway.sweep import Sweeper, SweepRules
 
@@ -51,14 +51,14 @@ class StandingClock:
 class Site:
     """A gateway's data folder, with a journal that the tests fill through its real methods."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, priority: Priority = "normal") -> None:
         self.config = folder / "gw.yaml"
         self.config.write_text(CONFIG.format(folder=folder), encoding="utf-8")
         self.journal = Journal(folder / "journal.db")
         self.clock = StandingClock()
         conditions = (*parse_condition("Modality", "CT"), *parse_condition("instances", {"at_least": 10}))
         routes = (
-            Route("ct-volumes", conditions, model="tissue", send=("pacs",)),
+            Route("ct-volumes", conditions, model="tissue", send=("pacs",), priority=priority),
             Route("everything-else", action="ignore", reason="No model for this kind of series"),
         )
         cards, needs = {"tissue": "ct-tissue"}, {"tissue": Needs()}
@@ -113,8 +113,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Its route has the priority that a test asks for."""
+    site = Site(tmp_path, getattr(request, "param", "normal"))
     yield site
     site.journal.close()
 
@@ -203,6 +204,19 @@ def test_explain_tells_attempts_results_and_deliveries_in_order(site: Site, aigw
     ]
     places = [out.index(step) for step in steps]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("site", ["urgent"], indirect=True)
+def test_explain_tells_that_a_job_is_urgent_and_which_model_it_waits_for(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12)
+    site.decide()
+    reason = "The model ct-tissue failed on 3 different series."
+    site.journal.hold_cards({"ct-tissue": Failure("MODEL_SWITCHED_OFF", reason)}, site.clock.now_s())
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert f"queued, urgent, 0 attempts; waits: MODEL_SWITCHED_OFF: {reason}" in out
+    (story,) = _explained(aigw, CT_SERIES)
+    assert story["decision"]["parts"][0]["priority"] == "urgent"
+    assert story["jobs"][0]["hold_name"] == "MODEL_SWITCHED_OFF"
 
 
 def test_explain_gives_the_same_records_to_programs(site: Site, aigw: Aigw) -> None:

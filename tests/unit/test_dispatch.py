@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import structlog
 
+from gateway.child import environment_for_child
 from gateway.clock import SystemClock
 from gateway.header import InstanceHeader
 from gateway.jobs.checks import result_damage
 from gateway.jobs.dispatch import Dispatcher, DispatchSettings
-from gateway.jobs.executor import LocalExecutor, worker_environment
+from gateway.jobs.executor import LocalExecutor
 from gateway.jobs.messages import WorkerSettings
 from gateway.journal import Journal, JournalReader
 from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecision
@@ -31,7 +32,7 @@ SCRIPTED_WORKER = Path(__file__).parent / "scripted_worker.py"
 class Bench:
     """A journal with queued jobs, and a dispatcher that runs them on the scripted worker."""
 
-    def __init__(self, folder: Path, cards: tuple[str, ...], **limits: float) -> None:
+    def __init__(self, folder: Path, cards: tuple[str, ...], slots: int = 1, **limits: float) -> None:
         self.folder = folder
         self.clock = SystemClock()
         self.journal = Journal(folder / "journal.db")
@@ -39,7 +40,7 @@ class Bench:
         self.results = Spool(folder / "results")
         log = structlog.get_logger()
         settings = WorkerSettings("cpu", cards=("ok",), card_folders=(), heartbeat_s=0.05)
-        self.executor = LocalExecutor(settings, log, (sys.executable, str(SCRIPTED_WORKER)))
+        self.executor = LocalExecutor((settings,) * slots, log, (sys.executable, str(SCRIPTED_WORKER)))
         self.dispatcher = Dispatcher(self.journal, self.executor, self._settings(limits), self.clock, log)
         self.jobs = [self.add(number, card) for number, card in enumerate(cards, start=1)]
         self.stopping = threading.Event()
@@ -52,25 +53,27 @@ class Bench:
             spool_root=self.spool.root,
             results_root=self.results.root,
             card_folders=(),
-            device="cpu",
             series_number_base=9000,
             software_version="test",
             max_attempts=3,
-            retry_after_s=0.05,
+            retry_after_s=limits.get("retry_after_s", 0.05),
             job_timeout_s=limits.get("job_timeout_s", 20.0),
             lease_s=limits.get("lease_s", 10.0),
+            cancel_within_s=limits.get("cancel_within_s", 0.2),
+            send_failed_quality=bool(limits.get("send_failed_quality", False)),
         )
 
-    def add(self, number: int, card: str) -> int:
+    def add(self, number: int, card: str, priority: str = "normal", series: int = 0) -> int:
         stored = self.spool.store(f"instance {number}".encode())
-        header = InstanceHeader("1.2.840.10008.5.1.4.1.1.2", f"1.2.{number}", "1.3", f"1.4.{number}", {})
+        series_uid = f"1.4.{series or number}"
+        header = InstanceHeader("1.2.840.10008.5.1.4.1.1.2", f"1.2.{number}", "1.3", series_uid, {})
         instance = NewInstance(header, "1.2.840.10008.1.2.1", stored.digest, stored.path, 10, "scanner")
         now = self.clock.now_s()
         self.journal.record_instance(instance, now)
-        [series] = self.journal.receiving_series()
-        job = NewJob("model", card, ("pacs",), "test")
+        [received] = self.journal.receiving_series()
+        job = NewJob("model", card, ("pacs",), "test", "", f"digest {number}", priority)
         decision = SeriesDecision({"reason": "quiet"}, {}, {}, "ROUTE_MATCHED", "test", (job,), refused=False)
-        (job_id,) = self.journal.decide_series(series, decision, now)
+        (job_id,) = self.journal.decide_series(received, decision, now)
         return job_id
 
     def start(self) -> None:
@@ -113,7 +116,7 @@ Make = Callable[..., Bench]
 def bench(tmp_path: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
-    def make(*cards: str, **limits: float) -> Bench:
+    def make(*cards: str, **limits: Any) -> Bench:
         made.append(Bench(tmp_path, cards, **limits))
         return made[-1]
 
@@ -129,6 +132,18 @@ def test_a_job_ends_as_done_with_its_results_in_the_outbox(bench: Make) -> None:
     assert [r["kind"] for r in job["results"]] == ["seg", "sr"]  # the worker reported sr first
     assert [d["state"] for r in job["results"] for d in r["deliveries"]] == ["pending", "pending"]
     assert job["run"] == {"stage_times_s": {"model": 0.1}}
+
+
+@pytest.mark.parametrize("send", [False, True])
+def test_results_that_fail_a_quality_rule_are_kept_unless_the_site_wants_them(
+    bench: Make, send: bool
+) -> None:
+    b = bench("implausible", send_failed_quality=send)
+    b.start()
+    job = b.wait_for(b.jobs[0], "done")
+    assert [len(result["deliveries"]) for result in job["results"]] == [send, send]
+    assert job["failure_name"] == (None if send else "QUALITY_HOLD")
+    assert send or "Liver has 3 mL." in job["failure_reason"]
 
 
 def test_a_stray_print_of_a_model_does_not_disturb_the_protocol(bench: Make) -> None:
@@ -215,7 +230,7 @@ def test_a_worker_killed_from_outside_loses_nothing(bench: Make) -> None:
     b.start()
     b.wait_for(b.jobs[0], "running")
     wait_for((b.folder / "hanging").exists)
-    b.executor.kill()
+    b.executor.kill(0)
     done = b.wait_for(b.jobs[0], "done")
     assert (done["attempts"], done["failure_name"]) == (2, None)
 
@@ -266,7 +281,7 @@ def test_stopping_lets_a_job_finish_that_finishes_in_time(bench: Make) -> None:
 
 def test_jobs_wait_while_no_model_can_be_loaded(bench: Make) -> None:
     b = bench("ok")
-    b.executor._settings = WorkerSettings("cpu", ("broken",), (), 0.05)
+    b.executor._workers[0]._settings = WorkerSettings("cpu", ("broken",), (), 0.05)
     b.start()
     wait_for(lambda: "MODEL_CARD_INVALID" in b.executor.health().reason)
     assert not b.executor.health().ready
@@ -276,7 +291,7 @@ def test_jobs_wait_while_no_model_can_be_loaded(bench: Make) -> None:
 def test_a_worker_that_cannot_start_is_tried_again_and_jobs_wait(tmp_path: Path) -> None:
     log = structlog.get_logger()
     settings = WorkerSettings("cpu", (), (), 1.0)
-    executor = LocalExecutor(settings, log, (sys.executable, "-c", "raise SystemExit(3)"))
+    executor = LocalExecutor([settings], log, (sys.executable, "-c", "raise SystemExit(3)"))
     executor.start()
     try:
         wait_for(lambda: "exit code 3" in executor.health().reason)
@@ -287,4 +302,105 @@ def test_a_worker_that_cannot_start_is_tried_again_and_jobs_wait(tmp_path: Path)
 
 def test_the_worker_gets_no_secrets_from_our_environment() -> None:
     given = {"PATH": "/bin", "HTTPS_PROXY": "http://x", "GW_PASSWORD": "x", "CUDA_VISIBLE_DEVICES": "0"}
-    assert worker_environment(given) == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0"}
+    assert environment_for_child(given) == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0"}
+
+
+def test_an_urgent_job_is_given_to_a_worker_that_is_busy_with_a_normal_one(bench: Make) -> None:
+    b = bench("until-released")
+    b.start()
+    b.wait_for(b.jobs[0], "running")
+    waiting = [b.add(number, "ok") for number in (2, 3)]
+    urgent = b.add(4, "ok", "urgent")
+    b.wait_for(urgent, "done")
+    assert b.record(b.jobs[0])["state"] == "running"
+    assert [b.record(job)["state"] for job in waiting] == ["queued", "queued"], (
+        "one more at a time, and urgent"
+    )
+    (b.folder / "released").touch()
+    for job in (b.jobs[0], *waiting):
+        assert b.wait_for(job, "done")["attempts"] == 1
+
+
+def test_an_urgent_job_is_next_whatever_waits(bench: Make) -> None:
+    b = bench("until-released")
+    many = [b.add(number, "ok") for number in range(2, 12)]
+    offpeak = b.add(20, "ok", "offpeak")
+    late = b.add(21, "ok")
+    urgent = b.add(22, "ok", "urgent")
+    (b.folder / "released").touch()
+    b.start()
+    b.wait_for(offpeak, "done")
+    finished = {job: b.record(job)["finished_at"] for job in (*many, offpeak, late, urgent)}
+    assert sorted(finished, key=finished.__getitem__) == [urgent, *many, late, offpeak]
+
+
+def test_each_slot_has_a_job(bench: Make) -> None:
+    b = bench("until-released", "until-released", "ok", slots=2)
+    b.start()
+    for job in b.jobs[:2]:
+        b.wait_for(job, "running")
+    assert b.record(b.jobs[2])["state"] == "queued"
+    (b.folder / "released").touch()
+    for job in b.jobs:
+        b.wait_for(job, "done")
+
+
+def test_a_job_that_merely_waited_for_its_model_is_not_charged_for_the_end_of_the_worker(bench: Make) -> None:
+    b = bench("until-released")
+    b.start()
+    b.wait_for(b.jobs[0], "running")
+    wait_for(lambda: b.dispatcher._slots[0].running[0].stage == "segment")
+    culprit = b.add(2, "crash-beside", "urgent")
+    b.wait_for(culprit, "failed")
+    (b.folder / "released").touch()
+    innocent = b.wait_for(b.jobs[0], "done")
+    assert (innocent["attempts"], innocent["interruptions"] >= 1) == (1, True)
+
+
+def test_a_job_that_can_be_cancelled_ends_without_its_worker(bench: Make) -> None:
+    b = bench("obedient", job_timeout_s=0.3)
+    b.start()
+    pid = wait_for(lambda: (h := b.executor.health()).ready and h.pid)
+    assert b.wait_for(b.jobs[0], "failed")["failure_name"] == "JOB_TIMEOUT"
+    assert b.executor.health().pid == pid
+
+
+def test_a_running_job_ends_when_a_later_revision_takes_its_place(bench: Make) -> None:
+    b = bench("obedient", lease_s=0.6)
+    b.start()
+    b.wait_for(b.jobs[0], "running")
+    b.add(9, "ok", series=1)
+    ended = b.wait_for(b.jobs[0], "failed")
+    assert (ended["failure_name"], ended["attempts"]) == ("SUPERSEDED", 1)
+
+
+def test_a_model_that_ends_its_process_on_three_series_is_switched_off_and_others_go_on(bench: Make) -> None:
+    b = bench("model-crash", "model-crash", "model-crash", "model-crash", "ok", retry_after_s=30.0)
+    b.start()
+    b.wait_for(b.jobs[4], "done")
+    waiting = wait_for(lambda: (r := b.record(b.jobs[3]))["hold_name"] and r)
+    assert (waiting["state"], waiting["attempts"]) == ("queued", 0)
+    assert waiting["hold_name"] == "MODEL_SWITCHED_OFF"
+    assert "failed on 3 different series" in waiting["hold_reason"]
+    assert [b.record(job)["attempts"] for job in b.jobs[:3]] == [1, 1, 1]
+
+
+def test_one_poison_series_is_quarantined_and_its_model_stays_on(bench: Make) -> None:
+    b = bench("model-crash", "ok")
+    b.start()
+    failed = b.wait_for(b.jobs[0], "failed")
+    assert (failed["failure_name"], failed["attempts"]) == ("MODEL_CRASHED", 3)
+    assert "3 of 3 attempts. The series is quarantined" in failed["failure_reason"]
+    b.wait_for(b.jobs[1], "done")
+    assert b.journal.holds() == {}
+
+
+def test_jobs_of_a_model_whose_files_are_gone_wait_uncharged_until_it_is_repaired(bench: Make) -> None:
+    b = bench("missing", "ok")
+    b.start()
+    b.wait_for(b.jobs[1], "done")
+    waiting = wait_for(lambda: (r := b.record(b.jobs[0]))["hold_name"] and r)
+    assert (waiting["state"], waiting["attempts"]) == ("queued", 0)
+    assert waiting["hold_name"] == "MODEL_FILE_MISSING"
+    (b.folder / "repaired").touch()
+    assert b.wait_for(b.jobs[0], "done")["hold_name"] is None

@@ -15,6 +15,7 @@ from gateway.header import InstanceHeader
 from gateway.journal import Journal, JournalReader
 from gateway.journal.connection import WriteConnection
 from gateway.journal.records import (
+    QUALITY_HOLD,
     ClaimedJob,
     Failure,
     NewInstance,
@@ -22,6 +23,7 @@ from gateway.journal.records import (
     NewResult,
     Receipt,
     SeriesDecision,
+    Wanted,
 )
 from gateway.journal.statements import read_sql
 from gateway.states import DELIVERY, JOB, SERIES, JobEvent
@@ -360,6 +362,26 @@ def test_results_kept_in_shadow_mode_are_sent_when_a_later_live_revision_adopts_
     assert journal.waiting_deliveries() == {"pacs": 2}
 
 
+def test_held_results_are_kept_explained_and_never_sent_even_when_a_later_revision_adopts_them(
+    journal: Journal, path: Path
+) -> None:
+    journal.record_instance(instance(1), 1.0)
+    decided(journal, ("A", "a"))
+    hold = Failure(QUALITY_HOLD, "The results are kept here and not sent: Anterior hippocampus has 0.05 mL.")
+    journal.finish_job(claimed(journal), [result("seg"), result("sr")], {"ok": True}, 40.0, hold)
+    assert journal.waiting_deliveries() == {}
+    journal.record_instance(instance(2), 43.0)
+    decided(journal, ("A", "a"), destinations=("pacs", "vna"), at=44.0)
+    assert journal.waiting_deliveries() == {}
+    reader = JournalReader(path)
+    story = reader.series_details(reader.series()[-1])
+    reader.close()
+    (job,) = story["jobs"]
+    assert (job["state"], job["failure_name"], job["failure_reason"]) == ("done", hold.name, hold.reason)
+    assert len(job["results"]) == 2
+    assert hold.reason in [e["reason"] for e in job["events"] if e["name"] == QUALITY_HOLD]
+
+
 def test_results_that_a_revision_in_between_did_not_want_are_sent_once_a_later_one_does(
     journal: Journal, path: Path
 ) -> None:
@@ -394,3 +416,59 @@ def test_facts_of_frames_come_back_as_they_were_given(journal: Journal) -> None:
     journal.record_instance(instance(2), 2.0)
     (series,) = journal.receiving_series()
     assert [member.frames for member in journal.members(series.id)] == [frames, ()]
+
+
+def queued(journal: Journal, number: int, priority: str, at: float = 20.0, card: str = "ct-tissue") -> int:
+    """A queued job of a series of its own."""
+    journal.record_instance(instance(1, series=f"1.7.{number}"), at)
+    (series,) = journal.receiving_series()
+    job = NewJob("tissue", card, (), "it matched", "", f"digest {number}", priority)
+    decision = SeriesDecision({}, {}, {}, "ROUTED", "it matched", (job,), refused=False)
+    (job_id,) = journal.decide_series(series, decision, at)
+    return job_id
+
+
+def claims(journal: Journal, count: int, at: float = 30.0, wanted: Wanted = Wanted()) -> list[int]:  # noqa: B008
+    """The ids of the next jobs that are claimed."""
+    found = [journal.claim_job(f"lease {n}", at + 10, at, wanted=wanted) for n in range(count)]
+    return [job.id for job in found if job is not None]
+
+
+def test_jobs_are_claimed_by_priority_and_of_equals_the_oldest_first(journal: Journal) -> None:
+    wishes = ("offpeak", "normal", "urgent", "normal", "urgent")
+    jobs = [queued(journal, number, wish) for number, wish in enumerate(wishes)]
+    assert claims(journal, 5) == [jobs[2], jobs[4], jobs[1], jobs[3], jobs[0]]
+
+
+def test_what_is_off_peak_is_as_good_as_normal_after_an_hour(journal: Journal) -> None:
+    old, new = queued(journal, 1, "offpeak", at=20.0), queued(journal, 2, "normal", at=3000.0)
+    assert claims(journal, 2, at=3610.0) == [new, old]
+    old, new = queued(journal, 3, "offpeak", at=20.0), queued(journal, 4, "normal", at=3000.0)
+    assert claims(journal, 2, at=3630.0) == [old, new]
+
+
+def test_a_claim_can_leave_models_out_or_take_urgent_jobs_only_or_the_oldest(journal: Journal) -> None:
+    normal, urgent = queued(journal, 1, "normal"), queued(journal, 2, "urgent", card="liver")
+    assert claims(journal, 1, wanted=Wanted(frozenset({"liver"}), only_urgent=True)) == []
+    assert claims(journal, 1, wanted=Wanted(oldest_first=True)) == [normal]
+    assert claims(journal, 1, wanted=Wanted(only_urgent=True)) == [urgent]
+
+
+def test_a_held_model_is_told_with_its_waiting_jobs_and_forgotten_at_a_restart(
+    journal: Journal, path: Path
+) -> None:
+    queued(journal, 1, "normal")
+    off = Failure("MODEL_SWITCHED_OFF", "It crashed.")
+    journal.hold_cards({"ct-tissue": off}, 40.0)
+    journal.hold_cards({"ct-tissue": off}, 41.0)
+    assert journal.holds() == {"ct-tissue": off}
+    (job,) = stories(path)[0]["jobs"]
+    assert (job["hold_name"], job["hold_reason"], job["priority"]) == (*vars(off).values(), "normal")
+    journal.hold_cards({}, 42.0)
+    reader = JournalReader(path)
+    told = [event["name"] for event in reader.refusals()]
+    reader.close()
+    assert told == ["MODEL_RUNS_AGAIN", "MODEL_SWITCHED_OFF"]
+    journal.hold_cards({"ct-tissue": off}, 43.0)
+    journal.recover(44.0)
+    assert journal.holds() == {}

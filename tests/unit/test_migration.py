@@ -129,3 +129,29 @@ def test_a_migration_that_breaks_off_leaves_the_old_journal(
     assert schema(path) == before
     Journal(path).close()
     assert schema(path) != before
+
+
+def test_jobs_of_before_priorities_are_normal_and_wait_for_no_model(path: Path) -> None:
+    journal = Journal(path)
+    try:
+        assert journal.holds() == {}
+        job = journal.claim_job("lease", 99.0, 50.0)
+        assert job is not None
+        assert job.priority == "normal"
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("version", range(1, migrate.SCHEMA_VERSION))
+def test_every_older_schema_becomes_that_of_today(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "SCHEMA_VERSION", version)
+        connection = sqlite3.connect(path, isolation_level=None)
+        migrate.migrate(connection)
+        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+        connection.close()
+    Journal(path).close()
+    Journal(tmp_path / "new.db").close()
+    assert schema(path) == schema(tmp_path / "new.db")

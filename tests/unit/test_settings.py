@@ -76,7 +76,7 @@ def test_the_acceptance_file_means_what_its_comments_say(path: Path) -> None:
     assert settings.results.status == "live"
     assert settings.results.series_number_base == 9000
     assert settings.web.listen.port == 8080
-    assert settings.workers.device == "cpu"
+    assert settings.workers.device == ("cpu",)
     first, second = routes(settings)
     assert [f"{c.name} {c.describe()}" for c in first.conditions] == [
         "Modality is CT",
@@ -169,7 +169,12 @@ def test_an_unknown_setting_is_shown_with_its_place_and_the_closest_known_one(tm
         ("admission: {max_instance_size: 2 Gb}", 8, "admission.max_instance_size", "example 512MiB"),
         ("delivery: {factor: 0.5}", 8, "delivery.factor", "greater than or equal to 1"),
         ("workers: {max_attempts: true}", 8, "workers.max_attempts", "true and false are no values"),
-        ("workers: {device: gpu}", 8, "workers.device", "match pattern"),
+        ("workers: {device: gpu}", 8, "workers.device", "auto, cpu, cuda or cuda:N"),
+        ("workers: {device: [cuda:0, gpu]}", 8, "workers.device", "not 'gpu'"),
+        ("workers: {device: []}", 8, "workers.device", "a list of devices"),
+        ("workers: {device: [cuda:0, cuda:0]}", 8, "workers.device", "names a device twice"),
+        ("workers: {device: [auto, cpu]}", 8, "workers.device", "auto is every GPU already"),
+        ("workers: {deterministic: yes}", 8, "workers.deterministic", "must be true or false"),
         ("workers: {memory_limit: 500MiB}", 8, "workers.memory_limit", "at least 1GiB; 0 is no limit"),
         ("workers: {heartbeat: 20s}", 8, "workers.heartbeat", "must fit twice into lease (30 s)"),
         ("dicom: {ae_title: THIS_IS_LONGER_THAN_16}", 8, "dicom.ae_title", "1 to 16 printable"),
@@ -418,12 +423,30 @@ def test_two_sources_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> No
 
 def test_the_worker_is_told_its_memory_limit_and_the_sweeper_what_the_card_asks_for(tmp_path: Path) -> None:
     settings = load(f"{COMPLETE}workers: {{memory_limit: 16GiB}}\n", tmp_path)
-    assert worker_settings(settings).memory_limit_bytes == 16 * 2**30
-    assert worker_settings(load(COMPLETE, tmp_path)).memory_limit_bytes is None
+    (worker,) = worker_settings(settings)
+    assert worker.memory_limit_bytes == 16 * 2**30
+    (worker,) = worker_settings(load(COMPLETE, tmp_path))
+    assert worker.memory_limit_bytes is None
     accepts = find_card("ct-tissue").accepts
     needs = sweep_rules(settings).needs["tissue"]
     assert needs.minimum_slices == accepts.minimum_slices
     assert needs.maximum_slice_spacing_mm == accepts.maximum_slice_spacing_mm
+
+
+def test_each_device_has_a_worker_with_a_scratch_folder_of_its_own(tmp_path: Path) -> None:
+    added = "workers: {device: [cuda:0, cuda:1], deterministic: true, model_memory: 8GiB, step_timeout: 1m}\n"
+    text = COMPLETE.replace("{card: ct-tissue}", "{card: ct-tissue, pinned: true}") + added
+    first, second = worker_settings(load(text, tmp_path))
+    assert (first.device, second.device) == ("cuda:0", "cuda:1")
+    assert first.scratch != second.scratch
+    assert (first.deterministic, first.model_memory_bytes, first.step_timeout_s) == (True, 8 * 2**30, 60.0)
+    assert first.pinned == ("ct-tissue",)
+
+
+def test_a_route_may_give_its_jobs_a_priority(tmp_path: Path) -> None:
+    text = f"{COMPLETE}routes:\n  - {{name: a, when: {{}}, model: tissue, priority: urgent}}\n"
+    assert [route.priority for route in routes(load(text, tmp_path))] == ["urgent"]
+    assert "'normal'" in only_problem(text.replace("urgent", "stat"), tmp_path).message
 
 
 def test_a_model_whose_card_is_gone_has_no_needs_and_its_jobs_wait_for_the_worker(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.journal import Journal
+from gateway.journal.records import Failure
 from gateway.web.app import Check, make_app
 from gateway.web.metrics import Metrics
 from gateway.web.server import WebServer
@@ -23,7 +24,10 @@ def checks() -> dict[str, Check]:
 @pytest.fixture
 def port(tmp_path: Path, checks: dict[str, Check]) -> Iterator[int]:
     journal = Journal(tmp_path / "journal.db")
-    metrics = Metrics(journal.counts, lambda: checks["worker"].ok, lambda: 2, tmp_path, "0.1.0")
+    journal.hold_cards({"liver": Failure("MODEL_SWITCHED_OFF", "It crashed.")}, 1.0)
+    metrics = Metrics(
+        journal.counts, journal.holds, lambda: checks["worker"].ok, lambda: 2, tmp_path, "0.1.0"
+    )
     server = WebServer("127.0.0.1", 0)
     server.start(make_app(lambda: checks, metrics.text, "127.0.0.1"))
     yield server.port
@@ -58,6 +62,7 @@ def test_metrics_show_every_state_and_no_identifier(port: int) -> None:
     status, body = get(port, "/metrics")
     assert status == 200
     for line in (
+        'aigw_model_held{card="liver",reason="MODEL_SWITCHED_OFF"} 1.0',
         "aigw_instances_stored 0.0",
         'aigw_series{state="refused"} 0.0',
         'aigw_job{state="running"} 0.0',
@@ -73,7 +78,7 @@ def test_metrics_show_every_state_and_no_identifier(port: int) -> None:
         if "{" in line
         for part in line[line.index("{") + 1 : line.index("}")].split(",")
     }
-    assert labels == {"state", "version"}
+    assert labels == {"state", "version", "card", "reason"}
 
 
 def test_a_foreign_host_name_is_refused_on_loopback(port: int) -> None:

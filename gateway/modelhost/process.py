@@ -1,0 +1,294 @@
+"""The model process of one device: started, watched, ended when it hangs, and started again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from gateway.child import describe_ending, environment_for_child
+from gateway.clock import Clock
+from gateway.modelhost.protocol import (
+    MEMORY_STAGE,
+    Begin,
+    Cancel,
+    Hello,
+    Line,
+    Load,
+    Loaded,
+    Message,
+    Predict,
+    Predicted,
+    Refused,
+    Stepped,
+    Turn,
+)
+from gateway.modelhost.sandbox import Sandbox, prepare_scratch, scratch_environment
+from gateway.modelhost.watchdog import Watchdog
+
+HOST_COMMAND = (sys.executable, "-m", "gateway.modelhost.host")
+_LOOK_EVERY_S = 0.2
+_FIRST_BACKOFF_S = 0.2
+_LONGEST_BACKOFF_S = 30.0
+_LAST_WORDS_S = 5.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The model process ended before it answered; ``blamed``: it was working on this request then."""
+
+    blamed: bool
+    name: str
+    reason: str
+
+
+Answer = Loaded | Predicted | Refused | Stepped | Ended
+
+
+@dataclass(frozen=True)
+class _Pending:
+    card: str
+    answers: queue.SimpleQueue[Answer]
+
+
+class ModelProcess:
+    """Starts the process of a device and speaks with it; safe to use from several threads.
+
+    Parameters
+    ----------
+    begin
+        What a fresh process is told.
+    step_timeout_s
+        See :class:`gateway.modelhost.watchdog.Watchdog`.
+    scratch
+        The only folder that it may write to; emptied before and after. None: one among the temporary files.
+    """
+
+    def __init__(
+        self,
+        begin: Begin,
+        step_timeout_s: float,
+        scratch: Path | None,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        command: Sequence[str] = HOST_COMMAND,
+    ) -> None:
+        self._begin = begin
+        self._watchdog = Watchdog(step_timeout_s)
+        self._scratch = scratch or Path(tempfile.mkdtemp(prefix="aigw-model-"))
+        self._clock = clock
+        self._log = log
+        self._command = command
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._line: Line | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending: dict[int, _Pending] = {}
+        self._said_hello = threading.Condition(self._lock)
+        self._hello: Hello | None = None
+        self._last_hello: Hello | None = None
+        self._sending = threading.Lock()
+        self._stopping = threading.Event()
+        self._told_of_sandbox = False
+        self._trouble = "it is still starting"
+        self._supervisor = threading.Thread(target=self._supervise, name="model-process", daemon=True)
+
+    def start(self) -> None:
+        """Start the process; it lives as long as the thread made here, so as long as we do."""
+        self._supervisor.start()
+
+    @property
+    def last_hello(self) -> Hello | None:
+        """What the process said of itself when it was last there."""
+        with self._lock:
+            return self._last_hello
+
+    @property
+    def device(self) -> str:
+        """Where its models run."""
+        hello = self.last_hello
+        return hello.device if hello else self._begin.device
+
+    @property
+    def trouble(self) -> str:
+        """How the last one ended, where one has."""
+        with self._lock:
+            return self._trouble
+
+    def wait_for_hello(self, timeout_s: float) -> Hello | None:
+        """Wait until it is there."""
+        with self._said_hello:
+            self._said_hello.wait_for(lambda: self._hello is not None, timeout_s)
+            return self._hello
+
+    def new_number(self) -> int:
+        """For the next request."""
+        return next(self._numbers)
+
+    def submit(
+        self, request: Load | Predict, card: str, handles: tuple[int, ...] = ()
+    ) -> queue.SimpleQueue[Answer]:
+        """Send a request; its answers come into the queue, and if there is no process that is one."""
+        pending = _Pending(card, queue.SimpleQueue())
+        with self._lock:
+            line = self._line if self._hello else None
+            if line is not None:
+                self._pending[request.id] = pending
+        if line is None:
+            pending.answers.put(Ended(False, "MODEL_RESTARTED", "The model process is being started."))
+        else:
+            self._send(line, request, handles)
+        return pending.answers
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for this request any more; if it is still under way it is cancelled."""
+        with self._lock:
+            pending, line = self._pending.pop(number, None), self._line
+        if pending is not None and line is not None:
+            self._send(line, Cancel(number))
+
+    def stop(self) -> None:
+        """End the process, and start no other."""
+        self._stopping.set()
+        with self._lock:
+            process = self._process
+        if process is not None:
+            process.kill()
+        self._supervisor.join(timeout=10.0)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _send(self, line: Line, message: Message, handles: tuple[int, ...] = ()) -> None:
+        """Write to the process; if it is gone, the supervisor notices and answers for it."""
+        try:
+            with self._sending:
+                line.send(message, handles)
+        except OSError:
+            return
+
+    # -- one process after another ------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        backoff_s = _FIRST_BACKOFF_S
+        while not self._stopping.is_set():
+            came_up = self._run_one()
+            if self._stopping.is_set():
+                return
+            backoff_s = _FIRST_BACKOFF_S if came_up else min(backoff_s * 2, _LONGEST_BACKOFF_S)
+            self._stopping.wait(backoff_s)
+
+    def _run_one(self) -> bool:
+        """One process from start to end; True if it said hello."""
+        prepare_scratch(self._scratch)
+        ours, theirs = socket.socketpair()
+        environment = {**environment_for_child(os.environ), **scratch_environment(self._scratch)}
+        arguments = [str(os.getpid()), str(theirs.fileno()), str(self._scratch)]
+        with theirs:
+            process = subprocess.Popen(
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+            )
+        line = Line(ours)
+        with self._lock:
+            self._process, self._line = process, line
+        self._send(line, self._begin)
+        hung_for_s = self._listen(line)
+        return self._end_of(process, line, hung_for_s)
+
+    def _listen(self, line: Line) -> float | None:
+        """Pass answers on until the process is gone (None), or hung for so many seconds."""
+        while True:
+            try:
+                message = line.receive(_LOOK_EVERY_S)
+            except TimeoutError:
+                hung_for_s = self._watchdog.hung_for_s(self._clock.monotonic_s())
+                if hung_for_s is not None:
+                    return hung_for_s
+                continue
+            except (OSError, ValueError):
+                return None
+            if message is None:
+                return None
+            self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        now_s = self._clock.monotonic_s()
+        if isinstance(message, Hello):
+            with self._said_hello:
+                self._hello = self._last_hello = message
+                self._said_hello.notify_all()
+            self._log_hello(message)
+        elif isinstance(message, Turn):
+            card = self._pending[message.id].card if message.id in self._pending else message.loading
+            self._watchdog.turn(message.id, card, now_s, loading=bool(message.loading), slow=message.slow)
+        elif isinstance(message, Stepped):
+            self._watchdog.stepped(message.seconds, now_s, starts_again=message.stage == MEMORY_STAGE)
+            pending = self._pending.get(message.id)
+            if pending is not None:
+                pending.answers.put(message)
+        elif isinstance(message, Loaded | Predicted | Refused):
+            with self._lock:
+                pending = self._pending.pop(message.id, None)
+            if pending is not None:
+                pending.answers.put(message)
+
+    def _end_of(self, process: subprocess.Popen[bytes], line: Line, hung_for_s: float | None) -> bool:
+        """Whoever waits is told; the one that was being worked on is blamed."""
+        if hung_for_s is None:
+            try:
+                process.wait(timeout=_LAST_WORDS_S)
+            except subprocess.TimeoutExpired:
+                self._log.error("model_process_closed_its_socket", pid=process.pid)
+        process.kill()
+        ending = describe_ending(process.wait())
+        with self._lock:
+            orphans, self._pending = self._pending, {}
+            came_up = self._hello is not None
+            self._process = self._line = self._hello = None
+            self._trouble = f"it ended with {ending}"
+        with self._sending:
+            line.close()
+        for number, pending in orphans.items():
+            blamed = number == self._watchdog.working_on
+            pending.answers.put(Ended(blamed, *self._account(pending.card, ending, hung_for_s)))
+        if not self._stopping.is_set():
+            blamed_card = (
+                orphans[self._watchdog.working_on].card if self._watchdog.working_on in orphans else ""
+            )
+            self._log.error("model_process_died", ending=ending, hung_for_s=hung_for_s, card=blamed_card)
+        self._watchdog.turn(0, "", self._clock.monotonic_s())
+        prepare_scratch(self._scratch)
+        return came_up
+
+    def _account(self, card: str, ending: str, hung_for_s: float | None) -> tuple[str, str]:
+        """Name and sentence of what happened."""
+        doing = "being loaded" if self._watchdog.loading else "running"
+        if hung_for_s is not None:
+            limit_s = self._watchdog.limit_s()
+            sentence = f"The model {card} gave no sign of life for {hung_for_s:.0f} s while it was {doing} "
+            return "MODEL_HUNG", sentence + f"({limit_s:.0f} s are allowed) and its process was ended"
+        hint = ", which is often the kernel's, for lack of memory," if ending == "signal 9" else ""
+        return "MODEL_CRASHED", f"The model process ended with {ending}{hint} while {card} was {doing}"
+
+    def _log_hello(self, hello: Hello) -> None:
+        self._log.info(
+            "model_process_ready", pid=hello.pid, device=hello.device, memory_bytes=hello.memory_bytes
+        )
+        box = Sandbox(hello.network, hello.writes)
+        if not self._told_of_sandbox:
+            say = self._log.info if box.complete else self._log.warning
+            say("sandbox", network=box.network, writes=box.writes)
+            self._told_of_sandbox = True
