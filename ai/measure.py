@@ -1,9 +1,9 @@
-"""Measurements on a label map: volumes, intensity statistics, overlap with a reference."""
+"""Measurements on a label map: volumes or areas, intensity statistics, overlap with a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,23 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one structure. ``intensity`` is None when nothing was found."""
+    """What was measured of one structure.
+
+    Attributes
+    ----------
+    volume_ml
+        0 in a projection image, which has no depth.
+    intensity
+        None when nothing was found.
+    area_mm2
+        In the plane of the detector, of a projection image; None of a volume.
+    """
 
     structure: Structure
     voxel_count: int
     volume_ml: float
     intensity: Statistics | None
+    area_mm2: float | None = None
 
     @property
     def found(self) -> bool:
@@ -43,7 +54,8 @@ def measure(volume: Volume, labels: LabelArray, structures: Sequence[Structure])
     """Measure every structure of the card, found or not, in the card's order.
 
     Volume is the number of voxels times the volume of one (IBSI YEKZ, "approximate volume"), which differs
-    from slice to slice where slices are unevenly spaced. The volume is passed through once, slice by slice,
+    from slice to slice where slices are unevenly spaced. Of a projection image it is the area that is
+    measured, the number of pixels times the area of one. The volume is passed through once, slice by slice,
     in float64; squares are taken about each slice's mean and merged (Chan, Golub and LeVeque 1979), so a
     large offset costs no precision.
 
@@ -63,7 +75,11 @@ def measure(volume: Volume, labels: LabelArray, structures: Sequence[Structure])
     tally = _Tally()
     for plane, numbers, voxel_ml in zip(volume.voxels, labels, voxels_ml, strict=True):
         tally.add(plane, numbers, voxel_ml / voxels_ml[0])
-    return tuple(tally.measurement(structure, voxels_ml[0]) for structure in structures)
+    measured = tuple(tally.measurement(structure, voxels_ml[0]) for structure in structures)
+    if not volume.geometry.is_projection:
+        return measured
+    pixel_mm2 = volume.geometry.pixel_area_mm2
+    return tuple(replace(m, volume_ml=0.0, area_mm2=m.voxel_count * pixel_mm2) for m in measured)
 
 
 def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

@@ -8,6 +8,9 @@ other as the nearest two slices were. Beside the slices there is air, or the low
 
 A label map comes back by nearest neighbour: each voxel of a source slice takes the label at its own place.
 Results thus lie on the slices that the scanner made, and nothing that a reader sees was resampled.
+
+A radiograph is not resampled. Where its header says that it is stored mirrored or head down, a model sees it
+as it hangs on a wall: the patient's left on the right, head up.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class Upright:
     volume: Volume
     _source_shape: tuple[int, int, int]
     _corners: npt.NDArray[np.intp] | None = None
+    _mirrored: tuple[int, ...] = ()
 
     def to_source(self, labels: LabelArray) -> LabelArray:
         """Labels of the upright volume on the slices of the source, nearest neighbour.
@@ -76,6 +80,8 @@ class Upright:
             raise ValueError(
                 f"the label map is {labels.shape}, the upright volume {self.volume.voxels.shape}"
             )
+        if self._mirrored:
+            return np.ascontiguousarray(np.flip(labels, self._mirrored))
         if self._corners is None:
             return labels
         source = np.empty(self._source_shape, np.uint8)
@@ -102,6 +108,26 @@ def upright(volume: Volume) -> Upright:
     voxels = _resample(volume, grid)
     corners = np.rint(grid.places).astype(np.intp)
     return Upright(Volume(voxels, grid.geometry, volume.unit), shape, corners)
+
+
+def as_models_see(volume: Volume) -> Upright:
+    """A volume :func:`upright`; a radiograph as it hangs, by the directions of its geometry.
+
+    Raises NotAVolumeError: as :func:`upright`.
+    """
+    geometry = volume.geometry
+    steps = geometry.index_to_lps[:3, :3]
+    mirrored = tuple(axis for axis, along in ((1, steps[1, 1]), (2, steps[0, 2])) if along < 0.0)
+    if not geometry.is_projection or not mirrored:
+        return upright(volume)
+    matrix = geometry.index_to_lps.copy()
+    for axis in mirrored:
+        matrix[:3, 3] += (geometry.shape[axis] - 1) * matrix[:3, axis]
+        matrix[:3, axis] *= -1.0
+    matrix[:3, 0] = np.cross(matrix[:3, 2], matrix[:3, 1]) / geometry.pixel_area_mm2
+    hanging = replace(geometry, index_to_lps=matrix, origins_mm=matrix[None, :3, 3])
+    voxels: Voxels = np.ascontiguousarray(np.flip(volume.voxels, mirrored))  # type: ignore[assignment]
+    return Upright(Volume(voxels, hanging, volume.unit), geometry.shape, _mirrored=mirrored)
 
 
 def upright_geometry(geometry: VolumeGeometry) -> VolumeGeometry:

@@ -48,7 +48,11 @@ def place_alone(header: SliceHeader) -> VolumeGeometry | NotAVolume:
 
 
 def place_projection(header: SliceHeader) -> VolumeGeometry | NotAVolume:
-    """A projection image as one slice in the plane of its detector: rows down (+y), columns across (+x)."""
+    """A projection image as one slice in the plane of its detector: rows down (+y), columns across (+x).
+
+    Where Patient Orientation says that the image hangs otherwise, mirrored (its right edge is the patient's
+    right) or head down, the directions are turned; where it says nothing, the usual way is assumed.
+    """
     spacing = header.detector_spacing_mm or header.pixel_spacing_mm
     if spacing is None or not all(SHORTEST_MM <= each < 1e3 for each in spacing):
         reason = (
@@ -57,12 +61,14 @@ def place_projection(header: SliceHeader) -> VolumeGeometry | NotAVolume:
         )
         return refuse(VerdictCode.NO_POSITION, reason, lacking=1, images=1)
     text = "Lengths are those in the plane of the detector; the place in the patient is unknown."
+    right, bottom = header.patient_orientation if len(header.patient_orientation) == 2 else ("", "")
+    across, down = -1.0 if right[:1] == "R" else 1.0, -1.0 if bottom[:1] == "H" else 1.0
     return VolumeGeometry(
         index_to_lps=np.array(
             [
-                [0.0, 0.0, spacing[1], 0.0],
-                [0.0, spacing[0], 0.0, 0.0],
-                [1.0, 0.0, 0.0, 0.0],
+                [0.0, 0.0, across * spacing[1], 0.0],
+                [0.0, down * spacing[0], 0.0, 0.0],
+                [across * down, 0.0, 0.0, 0.0],
                 [0.0, 0.0, 0.0, 1.0],
             ]
         ),

@@ -108,6 +108,9 @@ class SliceHeader:
         Imager Pixel Spacing of a projection image, same order; in the plane of the detector.
     is_projection
         A CR, DX, MG or other projection X-ray image: it has no place in the patient.
+    patient_orientation
+        Patient Orientation of a projection image: the sides of the patient that the right and the lower edge
+        show (PS3.3 C.7.6.1.1.1); empty where it does not say.
     attributes
         Keyword → text of what may tell the volumes of one series apart (Stack ID, Echo Time, b-value …).
     """
@@ -126,6 +129,7 @@ class SliceHeader:
     modality: str = ""
     detector_spacing_mm: tuple[float, float] | None = None
     is_projection: bool = False
+    patient_orientation: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -155,7 +159,8 @@ class VolumeGeometry:
         What must be repaired by resampling before the grid is regular and upright: GANTRY_TILT,
         IRREGULAR_SPACING, both (in this order) or nothing.
     is_projection
-        The plane of a detector: millimetres are true there, and nothing is known of the patient.
+        The plane of a detector: millimetres are true there, and the place in the patient is unknown. Its
+        affine only says which way the image hangs: x grows towards the patient's left, y down.
     """
 
     index_to_lps: FloatArray
@@ -193,6 +198,7 @@ class VolumeGeometry:
         """float64 ``(slices,)``: volume of one voxel of each slice in millilitres.
 
         A slice reaches half way to its neighbours; the outermost ones reach as far outwards as inwards.
+        Those of a projection mean nothing: see ``pixel_area_mm2``.
         """
         step_mm, down_mm, along_mm = self.spacing_mm
         heights = self.origins_mm @ self.normal
@@ -201,6 +207,11 @@ class VolumeGeometry:
             gaps = np.abs(np.diff(heights))
             thick = (np.concatenate([gaps[:1], gaps]) + np.concatenate([gaps, gaps[-1:]])) / 2.0
         return np.asarray(thick * (down_mm * along_mm / 1000.0), np.float64)
+
+    @property
+    def pixel_area_mm2(self) -> float:
+        """Area of a pixel in its plane, for a projection in that of the detector."""
+        return self.spacing_mm[1] * self.spacing_mm[2]
 
     @property
     def verdict(self) -> Verdict:

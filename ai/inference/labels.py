@@ -10,7 +10,8 @@ highest, to the last rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 
 import torch
@@ -62,6 +63,10 @@ class Painter:
 
     def paint(self, sums: Sums, finished: int) -> None:
         """Paint what planes before ``finished`` decide."""
+        with _one_thread(self._target.device):
+            self._paint(sums, finished)
+
+    def _paint(self, sums: Sums, finished: int) -> None:
         ring = self._ways[0]
         ready = finished if ring.exact or finished >= ring.end else finished - 1
         while self._next < min(ready, ring.end):
@@ -151,6 +156,18 @@ class Painter:
             first = 1 if self._output.kind == "regions" else 0
             named = self._output.channels or tuple(range(first, first + len(scores)))
         return torch.tensor(named, device=scores.device)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Blocks are too small to be shared between the cores of a processor: waiting costs more than work."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _paint(scores: Tensor, numbers: Tensor, into: Tensor, spans: Spans) -> None:

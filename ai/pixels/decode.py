@@ -27,8 +27,8 @@ class NotInt16(Exception):
 def decode_into(pixels: FramePixels, out: Plane) -> None:
     """Decode a frame into ``out``: int16 or float32 ``(rows, columns)``, C-contiguous. Safe in any thread.
 
-    Padding becomes air (CT) or the lowest real value. MONOCHROME1 is not inverted: that is presentation,
-    not a measurement (PS3.3 C.7.6.3.1.2).
+    Padding becomes air (CT) or the lowest real value. MONOCHROME1 is not inverted by itself: that is
+    presentation, not a measurement (PS3.3 C.7.6.3.1.2); the scales that are about it do so.
 
     Raises
     ------
@@ -54,7 +54,8 @@ def decode_into(pixels: FramePixels, out: Plane) -> None:
     if out.dtype == np.int16:
         _rescale_whole(values, pixels, out)
     else:
-        out[...] = np.multiply(values, pixels.rescale.slope, dtype=np.float64) + pixels.rescale.intercept
+        scaled = np.multiply(values, pixels.rescale.slope, dtype=np.float64) + pixels.rescale.intercept
+        out[...] = scaled if pixels.screen is None else pixels.screen.brightness(scaled)
     if mask is not None:
         out[mask] = AIR_HU if pixels.is_ct else out.min()
 

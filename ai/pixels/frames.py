@@ -11,11 +11,12 @@ from ai.pixels.fragments import Frame, frame_ranges, has_big_endian_words
 from ai.pixels.layout import Layout, layout_of
 from ai.pixels.philips import philips_rescales
 from ai.pixels.rescale import Rescale, first, rescale_of
+from ai.pixels.screen import Screen, is_turned_over, screens_of, turned_over
 from ai.pixels.suv import suv_bw_factor
 from ai.pixels.values import padding_of
 from ai.source import SourceFile
 
-Scale = Literal["modality", "suv_bw", "philips"]
+Scale = Literal["modality", "suv_bw", "philips", "attenuation", "screen"]
 
 _INT16 = (-(1 << 15), (1 << 15) - 1)
 
@@ -40,6 +41,8 @@ class FramePixels:
         Padding becomes air; in other images the lowest real value of the frame.
     words_start
         Where the pixel data starts if its 16-bit words have the high byte first, else None.
+    screen
+        How a viewer shows the values, where brightness was asked for.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class FramePixels:
     padding: tuple[int, int] | None
     is_ct: bool
     words_start: int | None = None
+    screen: Screen | None = None
 
     @property
     def rows(self) -> int:
@@ -63,7 +67,9 @@ class FramePixels:
     @property
     def whole_int16(self) -> bool:
         """Whether int16 may hold every value exactly: all are whole numbers; the pixels tell if they fit."""
-        return all(number.is_integer() and abs(number) <= 1 << 16 for number in self.rescale)
+        return self.screen is None and all(
+            number.is_integer() and abs(number) <= 1 << 16 for number in self.rescale
+        )
 
     @property
     def surely_int16(self) -> bool:
@@ -90,14 +96,17 @@ def frame_pixels(file: SourceFile, scale: Scale = "modality") -> tuple[FramePixe
     is_ct = first(file.header.facts, "Modality") == "CT"
     padding = padding_of(file.header.facts, layout)
     words_start = ranges[0][0].offset if has_big_endian_words(file, layout) else None
+    screens = screens_of(file, layout) if scale == "screen" else [None] * layout.frames
     return tuple(
-        FramePixels(file.path, layout, frame, rescale, padding, is_ct, words_start)
-        for frame, rescale in zip(ranges, _rescales(file, layout, scale), strict=True)
+        FramePixels(file.path, layout, frame, rescale, padding, is_ct, words_start, screen)
+        for frame, rescale, screen in zip(ranges, _rescales(file, layout, scale), screens, strict=True)
     )
 
 
 def _rescales(file: SourceFile, layout: Layout, scale: Scale) -> list[Rescale]:
     facts = file.header.facts
+    if scale == "screen":  # its Modality LUT, if there is one, is part of what the screen does
+        facts = {keyword: values for keyword, values in facts.items() if keyword != "ModalityLUTSequence"}
     shared = len(file.header.frames) != layout.frames
     described = [*file.header.frames[:1]] * layout.frames if shared else file.header.frames
     if described:
@@ -109,6 +118,8 @@ def _rescales(file: SourceFile, layout: Layout, scale: Scale) -> list[Rescale]:
         return [rescale.scaled(factor) for rescale in rescales]
     if scale == "philips":
         return philips_rescales(file, rescales)
+    if scale == "attenuation" and is_turned_over(file):
+        return [turned_over(rescale, layout) for rescale in rescales]
     return rescales
 
 

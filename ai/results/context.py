@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ai.measure import Measurement
 from ai.model import ModelSpec
+from ai.quality import Finding
 from ai.uids import derived_uid
 from ai.volume import ImageSeries, LabelArray
 
@@ -67,6 +68,8 @@ class ResultContext:
         Version of the gateway.
     revision
         1, or more when instances came after a result: then every result says that it replaces one.
+    quality
+        What the quality rules of the card found.
     """
 
     series: ImageSeries
@@ -78,3 +81,4 @@ class ResultContext:
     series_number_base: int
     software_version: str
     revision: int = 1
+    quality: tuple[Finding, ...] = ()

@@ -28,6 +28,7 @@ MANUFACTURER = "DICOM AI Gateway"
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 
 _FAMILIES = {"classical": Code("123101", "DCM", "Neighborhood Analysis")}  # CID 7162, by kind of loader
+_LEARNED = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162: every other kind
 
 ResultKind = Literal["seg", "sr", "overview"]
 
@@ -116,7 +117,7 @@ def add_equipment(dataset: Dataset, context: ResultContext) -> None:
 
 def algorithm_family(spec: ModelSpec) -> Code:
     """What kind of algorithm a model is (CID 7162): region growing and hysteresis look at neighbours."""
-    return _FAMILIES[spec.loader]
+    return _FAMILIES.get(spec.loader, _LEARNED)
 
 
 def device_serial_number(context: ResultContext) -> str:

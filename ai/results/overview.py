@@ -24,7 +24,7 @@ from ai.results.equipment import MANUFACTURER, add_equipment, revision_words, se
 from ai.results.montage import LegendEntry, Overlay, Page, Tile, draw_montage
 from ai.results.planes import SourcePlane, reference, source_planes
 from ai.results.source import copy_patient_and_study
-from ai.sides import side_letters
+from ai.sides import Edges, detector_edges, side_letters
 from ai.terminology import Code
 from ai.volume import LabelArray
 
@@ -65,8 +65,17 @@ def draw(context: ResultContext) -> npt.NDArray[np.uint8]:
         for k in chosen
     ]
     overlays = [Overlay(s.number, s.coded.rgb, s.key not in _OUTLINE_ONLY) for s in context.spec.structures]
-    edges = side_letters(geometry.index_to_lps)
-    return draw_montage(_page(context, (low, high)), tiles, overlays, edges, geometry.spacing_mm[1:])
+    page = _page(context, (low, high))
+    return draw_montage(page, tiles, overlays, _edges(context), geometry.spacing_mm[1:])
+
+
+def _edges(context: ResultContext) -> Edges:
+    """Letters at the edges of a slice; of a radiograph those that its header says, or none."""
+    geometry = context.series.volume.geometry
+    if not geometry.is_projection:
+        return side_letters(geometry.index_to_lps)
+    said = context.series.datasets[0].get("PatientOrientation") or ()
+    return detector_edges(tuple(str(text) for text in said)) or Edges("", "", "", "")
 
 
 def choose_slices(labels: LabelArray, outlined: Sequence[int] = ()) -> tuple[int, ...]:
@@ -150,8 +159,11 @@ def _source(context: ResultContext, window: tuple[float, float]) -> str:
         parts.append(f"series {series_number}")
     if context.series.part.label:
         parts.append(context.series.part.label)
-    parts.append(f"{shape[0]} images of {shape[2]} x {shape[1]}")
-    parts.append(f"voxel {spacing[2]:.2f} x {spacing[1]:.2f} x {spacing[0]:.2f} mm")
+    parts.append(f"{shape[0]} image{'' if shape[0] == 1 else 's'} of {shape[2]} x {shape[1]}")
+    if context.series.volume.geometry.is_projection:
+        parts.append(f"pixel {spacing[2]:.3f} x {spacing[1]:.3f} mm on the detector")
+    else:
+        parts.append(f"voxel {spacing[2]:.2f} x {spacing[1]:.2f} x {spacing[0]:.2f} mm")
     if context.series.volume.unit == "HU":
         parts.append(f"window {window[0]:.0f} to {window[1]:.0f} HU")
     return f"Source: {', '.join(parts)}"
@@ -176,6 +188,8 @@ def _integer(dataset: Dataset, keyword: str) -> int | None:
 def _legend_entry(measurement: Measurement) -> LegendEntry:
     volume_ml = measurement.volume_ml
     value = f"{volume_ml:,.{0 if volume_ml >= 100 else 1 if volume_ml >= 1 else 3}f} mL"
+    if measurement.area_mm2 is not None:
+        value = f"{measurement.area_mm2:,.0f} mm2 on the detector"
     return LegendEntry(
         text=f"{measurement.structure.label}: {value if measurement.found else 'not found'}",
         rgb=measurement.structure.coded.rgb,

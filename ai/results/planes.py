@@ -25,7 +25,7 @@ class SourcePlane:
         The header of its instance, which frames of one instance share.
     position, orientation, measures
         Items of the functional groups that place a frame; for a single-frame image the header itself, which
-        has the same attributes.
+        has the same attributes. A projection image has none of them: its header stands there.
     frames
         How many frames the instance has; 0 for a single-frame image.
     """
@@ -40,8 +40,11 @@ class SourcePlane:
 
 def source_planes(series: ImageSeries) -> tuple[SourcePlane, ...]:
     """The slices of a series in the order of its volume."""
-    frames = series.volume.geometry.frames
-    return tuple(_plane(header, frame) for header, frame in zip(series.datasets, frames, strict=True))
+    geometry = series.volume.geometry
+    pairs = zip(series.datasets, geometry.frames, strict=True)
+    if geometry.is_projection:
+        return tuple(SourcePlane(h, frame, h, h, h, _frame_count(h)) for h, frame in pairs)
+    return tuple(_plane(header, frame) for header, frame in pairs)
 
 
 def reference(plane: SourcePlane) -> Dataset:
@@ -67,6 +70,10 @@ def _reference(planes: list[SourcePlane]) -> Dataset:
     if len(numbers) < first.frames:
         item.ReferencedFrameNumber = numbers
     return item
+
+
+def _frame_count(header: Dataset) -> int:
+    return len(header.get("PerFrameFunctionalGroupsSequence") or ())
 
 
 def _plane(header: Dataset, frame: FrameRef) -> SourcePlane:

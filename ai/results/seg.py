@@ -10,7 +10,11 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+)
 from pydicom.valuerep import DSfloat
 
 from ai.geometry import VerdictCode, VolumeGeometry
@@ -58,7 +62,8 @@ def build_seg(context: ResultContext) -> Dataset:
     place of the source slices, tilted or uneven as they may be, and come segment by segment, in the writer's
     own order along the slice normal (each frame says where it lies); frames without a voxel are left out.
     When the whole label map is empty, each segment has one frame, on the first slice, for a multi-frame
-    image has at least one.
+    image has at least one. A radiograph has no place in the patient: its SEG has none, no frame of reference,
+    and each pixel is that of the image which is cited (PS3.3 A.51.5.1).
 
     Raises
     ------
@@ -67,7 +72,7 @@ def build_seg(context: ResultContext) -> Dataset:
     """
     geometry = context.series.volume.geometry
     planes = source_planes(context.series)
-    in_plane = _in_plane(planes, geometry)
+    in_plane = None if geometry.is_projection else _in_plane(planes, geometry)
     sources = [_source(plane, in_plane) for plane in planes]
     if context.labels.shape != geometry.shape or len(sources) != geometry.shape[0]:
         raise ValueError(
@@ -90,14 +95,16 @@ def build_seg(context: ResultContext) -> Dataset:
         software_versions=context.software_version,
         device_serial_number=device_serial_number(context),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        pixel_measures=_pixel_measures(context, in_plane),
+        pixel_measures=None if in_plane is None else _pixel_measures(context, in_plane),
         omit_empty_frames=found,
         content_label=content_label(spec.title),
         content_description=f"{spec.title} {spec.version}. Research use only."[:_LONG_STRING],
     )
     _fix_identity(seg, context)
-    # The writer takes the spacing of a single slice for 1 mm.
-    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _pixel_measures(context, in_plane)
+    if in_plane is None:  # the sides that the rows and columns show, if that is known (PS3.3 C.7.6.1.1.1)
+        seg.PatientOrientation = context.series.datasets[0].get("PatientOrientation")
+    else:  # the writer takes the spacing of a single slice for 1 mm
+        seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _pixel_measures(context, in_plane)
     _cite_sources(seg, planes)
     set_series(seg, context, "seg")
     add_equipment(seg, context)
@@ -134,7 +141,7 @@ def _in_plane(planes: Sequence[SourcePlane], geometry: VolumeGeometry) -> Datase
     return shared
 
 
-def _source(plane: SourcePlane, in_plane: Dataset) -> Dataset:
+def _source(plane: SourcePlane, in_plane: Dataset | None) -> Dataset:
     """What the writer needs of a slice: identity, place, and the equipment that it lists, decoded.
 
     Patient and study are copied later as they are. The writer refuses some values, decodes text by another
@@ -147,12 +154,13 @@ def _source(plane: SourcePlane, in_plane: Dataset) -> Dataset:
             source[keyword] = copy.copy(plane.header[keyword])  # it may be changed, the header may not
     for keyword in _TYPE_2:
         setattr(source, keyword, None)
-    source["ImagePositionPatient"] = plane.position["ImagePositionPatient"]
-    source["ImageOrientationPatient"] = in_plane["ImageOrientationPatient"]
-    source["PixelSpacing"] = in_plane["PixelSpacing"]
-    source.SliceThickness = "0"  # what is written is the grid's; that of a source may be malformed
+    if in_plane is not None:
+        source["ImagePositionPatient"] = plane.position["ImagePositionPatient"]
+        source["ImageOrientationPatient"] = in_plane["ImageOrientationPatient"]
+        source["PixelSpacing"] = in_plane["PixelSpacing"]
+        source.SliceThickness = "0"  # what is written is the grid's; that of a source may be malformed
     if plane.frames:
-        source.SOPClassUID = CTImageStorage
+        source.SOPClassUID = CTImageStorage if in_plane else DigitalXRayImageStorageForPresentation
         source.SOPInstanceUID = _stand_in_uid(plane)
     return source
 

@@ -2,9 +2,10 @@
 
 What a reader finds, in this order: the observer (the algorithm as a device, TID 1004), the procedure, a
 comment that says in plain text what was found, notes and the intended use, the image library (TID 1600),
-then one TID 1411 group for every structure found, which refers to its segment, and one TID 1501 group for
-every structure that was looked for and not found. The comment is an addition that the template allows
-(TID 1500 is extensible); it comes early because viewers show the tree from the top.
+then one group for every structure found, which refers to its segment (TID 1411; on a radiograph to its one
+frame, TID 1410), and one TID 1501 group for every structure that was looked for and not found. The comment
+is an addition that the template allows (TID 1500 is extensible); it comes early because viewers show the
+tree from the top.
 
 The report is complete, preliminary and unverified: no person has looked at it.
 """
@@ -17,10 +18,6 @@ from highdicom.sr import CodedConcept, RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ai import terminology
-from ai.errors import ResultMismatch
-from ai.measure import Measurement
-from ai.results.coding import concept
 from ai.results.context import ResultContext
 from ai.results.equipment import (
     MANUFACTURER,
@@ -31,28 +28,18 @@ from ai.results.equipment import (
 )
 from ai.results.planes import references, source_planes
 from ai.results.source import copy_patient_and_study
+from ai.results.sr_measurements import measurement_group
 from ai.results.summary import summary
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _COMMENT = CodedConcept("121106", "DCM", "Comment")
 _DEVICE = CodedConcept("121007", "DCM", "Device")
-_VOLUME = CodedConcept("118565006", "SCT", "Volume")
-_MILLILITRE = CodedConcept("mL", "UCUM", "milliliter")
-_ATTENUATION = CodedConcept("112031", "DCM", "Attenuation Coefficient")
-_HOUNSFIELD = CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
-_PRESENCE = CodedConcept("121052", "DCM", "Presence of property")
-_ABSENT = CodedConcept("272519000", "SCT", "Absent")
-_DERIVATIONS = {
-    "mean": CodedConcept("373098007", "SCT", "Mean"),
-    "sd": CodedConcept("386136009", "SCT", "Standard Deviation"),
-    "minimum": CodedConcept("255605001", "SCT", "Minimum"),
-    "maximum": CodedConcept("56851009", "SCT", "Maximum"),
-}
 # CID 100 "Quantitative Diagnostic Imaging Procedure": the imaging that was analysed.
 _PROCEDURES = {
     "CT": CodedConcept("25045-6", "LN", "CT unspecified body region"),
     "MR": CodedConcept("25056-3", "LN", "MRI unspecified body region"),
     "PT": CodedConcept("44136-0", "LN", "PET unspecified body region"),
+    **dict.fromkeys(("CR", "DX", "RG"), CodedConcept("168537006", "SCT", "Plain radiography")),
 }
 _ANY_PROCEDURE = CodedConcept("363679005", "SCT", "Imaging procedure")
 # CID 29 "Acquisition Modality"
@@ -60,14 +47,19 @@ _MODALITIES = {
     "CT": CodedConcept("CT", "DCM", "Computed Tomography"),
     "MR": CodedConcept("MR", "DCM", "Magnetic Resonance"),
     "PT": CodedConcept("PT", "DCM", "Positron emission tomography"),
+    "CR": CodedConcept("CR", "DCM", "Computed Radiography"),
+    "DX": CodedConcept("DX", "DCM", "Digital Radiography"),
+    "MG": CodedConcept("MG", "DCM", "Mammography"),
+    "RG": CodedConcept("RG", "DCM", "Radiographic imaging"),
 }
 
 
 def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
     """Build the report of one run.
 
-    Volumes are in millilitres. Attenuation (mean, SD, minimum, maximum) is given when the volume is in HU.
-    The same context and SEG give the same data set.
+    Volumes are in millilitres, areas on the detector of a radiograph in square millimetres. Attenuation
+    (mean, SD, minimum, maximum) is given when the volume is in HU. The same context and SEG give the same
+    data set.
 
     Parameters
     ----------
@@ -85,7 +77,7 @@ def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
     content = hd.sr.MeasurementReport(
         observation_context=_observer(context),
         procedure_reported=_PROCEDURES.get(first.Modality, _ANY_PROCEDURE),
-        imaging_measurements=[_group(context, seg, m) for m in context.measurements],
+        imaging_measurements=[measurement_group(context, seg, m) for m in context.measurements],
         title=CodedConcept("126000", "DCM", "Imaging Measurement Report"),
     )
     _insert_after_procedure(content[0], [_comment(text) for text in summary(context)], _library(context))
@@ -195,100 +187,3 @@ def _container(name: CodedConcept, items: list[hd.sr.ContentItem]) -> hd.sr.Cont
     container = hd.sr.ContainerContentItem(name=name, relationship_type=_CONTAINS)
     container.ContentSequence = hd.sr.ContentSequence(items)
     return container
-
-
-def _group(
-    context: ResultContext, seg: Dataset, measurement: Measurement
-) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1411 for a structure that was found, TID 1501 saying "absent" for another."""
-    structure = measurement.structure
-    codes = structure.coded
-    segment = _segment(context, seg, structure.number)
-    tracking = hd.sr.TrackingIdentifier(
-        uid=context.identity.tracking_uids[structure.number],
-        identifier=structure.label if segment is None else segment.get("TrackingID", structure.label),
-    )
-    algorithm = _algorithm(seg)
-    if not measurement.found:
-        return hd.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking,
-            finding_category=concept(codes.category),
-            finding_type=concept(codes.type),
-            algorithm_id=algorithm,
-            finding_sites=_sites(codes),
-            qualitative_evaluations=[hd.sr.QualitativeEvaluation(_PRESENCE, _ABSENT)],
-        )
-    if segment is None:
-        raise ResultMismatch(
-            "SEGMENT_MISSING",
-            f"{structure.label} has {measurement.voxel_count} voxels in the label map, but the SEG "
-            f"{seg.SOPInstanceUID} has no segment for it; the report cannot refer to it.",
-        )
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking,
-        referenced_segment=hd.sr.ReferencedSegment(
-            sop_class_uid=seg.SOPClassUID,
-            sop_instance_uid=seg.SOPInstanceUID,
-            segment_number=int(segment.SegmentNumber),
-            source_series=hd.sr.SourceSeriesForSegmentation(context.series.datasets[0].SeriesInstanceUID),
-        ),
-        finding_category=concept(codes.category),
-        finding_type=concept(codes.type),
-        algorithm_id=algorithm,
-        finding_sites=_sites(codes),
-        measurements=_measurements(context, measurement),
-    )
-
-
-def _segment(context: ResultContext, seg: Dataset, number: int) -> Dataset | None:
-    """The segment that tracks the same thing."""
-    uid = context.identity.tracking_uids[number]
-    return next((s for s in seg.SegmentSequence if s.get("TrackingUID") == uid), None)
-
-
-def _algorithm(seg: Dataset) -> hd.sr.AlgorithmIdentification:
-    """TID 4019 with the values of the SEG, which IHE AIR wants to be equal."""
-    found = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
-    family = found.AlgorithmFamilyCodeSequence[0]
-    return hd.sr.AlgorithmIdentification(
-        name=found.AlgorithmName,
-        version=found.AlgorithmVersion,
-        family=CodedConcept(family.CodeValue, family.CodingSchemeDesignator, family.CodeMeaning),
-    )
-
-
-def _sites(codes: terminology.CodedStructure) -> list[hd.sr.FindingSite] | None:
-    """The organ and its side. A tissue or an implant is a finding at no one site."""
-    if codes.category.value != "91723000":
-        return None
-    side = concept(codes.modifier) if codes.modifier else None
-    return [hd.sr.FindingSite(anatomic_location=concept(codes.type), laterality=side)]
-
-
-def _measurements(context: ResultContext, measurement: Measurement) -> list[hd.sr.Measurement]:
-    numbers = [_number(_VOLUME, measurement.volume_ml, _MILLILITRE, None)]
-    if measurement.intensity is not None and context.series.volume.unit == "HU":
-        for name, derivation in _DERIVATIONS.items():
-            value = getattr(measurement.intensity, name)
-            numbers.append(_number(_ATTENUATION, value, _HOUNSFIELD, derivation))
-    return numbers
-
-
-def _number(
-    name: CodedConcept, value: float, unit: CodedConcept, derivation: CodedConcept | None
-) -> hd.sr.Measurement:
-    """One NUM item; its Numeric Value is a plain decimal of at most 16 characters, no exponent."""
-    measurement = hd.sr.Measurement(name=name, value=float(value), unit=unit, derivation=derivation)
-    measured = measurement[0].MeasuredValueSequence[0]
-    measured.NumericValue = decimal_string(value)
-    return measurement
-
-
-def decimal_string(value: float) -> str:
-    """A plain DS (PS3.5 6.2): at most 16 characters, six places, no exponent.
-
-    >>> decimal_string(0.000064), decimal_string(-850.25), decimal_string(0.0)
-    ('0.000064', '-850.25', '0')
-    """
-    text = f"{value:.6f}"[:16].rstrip("0").rstrip(".")
-    return "0" if text in ("-0", "") else text

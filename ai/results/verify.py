@@ -4,13 +4,15 @@ Written against the standard and not against our writer: the file is parsed with
 frame is placed by its own functional groups (PS3.3 C.7.6.16), its bits are unpacked here (PS3.5 8.1.1),
 and its place is looked up through the affine of the volume. Whatever turned the picture (a flip, a
 shifted slice, exchanged segments) is found before the result may leave.
+
+A radiograph has no place in the patient, and neither has its SEG: each of its pixels is that of the image
+which the frame cites (PS3.3 A.51.5.1), and so they are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import BytesIO
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from ai.errors import ResultMismatch
 from ai.geometry import VerdictCode
-from ai.model import Structure
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER
-from ai.results.planes import source_planes
-from ai.terminology import Code
+from ai.results.planes import SourcePlane, source_planes
+from ai.results.verify_segments import check_segments, expect, mismatch
 
 _Array = npt.NDArray[np.float64]
 
@@ -49,20 +49,11 @@ def verify_segmentation(encoded: bytes, context: ResultContext) -> None:
     try:
         seg = dcmread(BytesIO(encoded))
         _check_identity(seg, context)
-        _check_segments(seg, context)
+        check_segments(seg, context)
         _check_references(seg, context)
         _Frames(seg, context).check()
     except (AttributeError, InvalidDicomError, LookupError, TypeError, ValueError) as error:
-        _mismatch(f"it cannot be read back ({type(error).__name__}: {error})")
-
-
-def _mismatch(what: str) -> NoReturn:
-    raise ResultMismatch("SEG_ROUND_TRIP_MISMATCH", f"The encoded SEG differs from the label map: {what}.")
-
-
-def _expect(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        _mismatch(f"{what} is {found!r}, expected {expected!r}")
+        mismatch(f"it cannot be read back ({type(error).__name__}: {error})")
 
 
 def _check_identity(seg: Dataset, context: ResultContext) -> None:
@@ -73,7 +64,7 @@ def _check_identity(seg: Dataset, context: ResultContext) -> None:
         "SOPInstanceUID": identity.seg_uid,
         "SeriesInstanceUID": identity.seg_series_uid,
         "StudyInstanceUID": source.StudyInstanceUID,
-        "FrameOfReferenceUID": source.FrameOfReferenceUID,
+        "FrameOfReferenceUID": context.series.volume.geometry.frame_of_reference_uid,
         "SegmentationType": "BINARY",
         "BitsAllocated": 1,
         "Modality": "SEG",
@@ -81,41 +72,13 @@ def _check_identity(seg: Dataset, context: ResultContext) -> None:
         "Rows": context.labels.shape[1],
         "Columns": context.labels.shape[2],
     }
-    _expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, ExplicitVRLittleEndian)
+    expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, ExplicitVRLittleEndian)
     for keyword, value in expected.items():
-        _expect(keyword, seg[keyword].value, value)
+        expect(keyword, seg.get(keyword), value)
     if str(seg.get("PatientID") or "") != str(source.get("PatientID") or ""):
-        _mismatch("Patient ID is not that of the source")  # without the value: no patient data in errors
+        mismatch("Patient ID is not that of the source")  # without the value: no patient data in errors
     series = [item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence]
-    _expect("the referenced series", series, [source.SeriesInstanceUID])
-
-
-def _check_segments(seg: Dataset, context: ResultContext) -> None:
-    structures = context.spec.structures
-    numbers = [int(item.SegmentNumber) for item in seg.SegmentSequence]
-    _expect("the list of segment numbers", numbers, [s.number for s in structures])
-    for item, structure in zip(seg.SegmentSequence, structures, strict=True):
-        _check_segment(item, structure, context)
-
-
-def _check_segment(item: Dataset, structure: Structure, context: ResultContext) -> None:
-    terms = structure.coded
-    name = f"segment {structure.number}"
-    tracking_uid = context.identity.tracking_uids[structure.number]
-    _expect(f"the label of {name}", item.SegmentLabel, structure.label)
-    _expect(f"the algorithm type of {name}", item.SegmentAlgorithmType, "AUTOMATIC")
-    _expect(f"the tracking UID of {name}", item.TrackingUID, tracking_uid)
-    if not item.TrackingID:
-        _mismatch(f"{name} has no tracking ID")
-    _expect(f"the colour of {name}", _rgb(item.RecommendedDisplayCIELabValue), terms.rgb)
-    algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
-    _expect(f"the algorithm version of {name}", algorithm.AlgorithmVersion, context.spec.version)
-    (category,) = item.SegmentedPropertyCategoryCodeSequence
-    (kind,) = item.SegmentedPropertyTypeCodeSequence
-    _expect(f"the category of {name}", _code(category), _pair(terms.category))
-    _expect(f"the type of {name}", _code(kind), _pair(terms.type))
-    modifiers = [_code(m) for m in kind.get("SegmentedPropertyTypeModifierCodeSequence", ())]
-    _expect(f"the modifiers of {name}", modifiers, [_pair(terms.modifier)] if terms.modifier else [])
+    expect("the referenced series", series, [source.SeriesInstanceUID])
 
 
 def _check_references(seg: Dataset, context: ResultContext) -> None:
@@ -133,31 +96,9 @@ def _check_references(seg: Dataset, context: ResultContext) -> None:
     for name, items in lists.items():
         listed = {item.ReferencedSOPInstanceUID for item in items}
         if foreign := len(listed - part):
-            _mismatch(f"its {name} has {foreign} images that are none of the {len(part)} of the source")
+            mismatch(f"its {name} has {foreign} images that are none of the {len(part)} of the source")
         if lacking := len(cited - listed):
-            _mismatch(f"its {name} lacks {lacking} of the {len(cited)} images that its frames cite")
-
-
-def _code(item: Dataset) -> tuple[str, str]:
-    return str(item.CodeValue), str(item.CodingSchemeDesignator)
-
-
-def _pair(code: Code) -> tuple[str, str]:
-    return code.value, code.scheme
-
-
-def _rgb(cielab: Sequence[int]) -> tuple[int, ...]:
-    """The sRGB colour 0..255 of a display value (PS3.3 C.10.7.1.1), with white D65, as viewers read it."""
-    light, a, b = (float(v) / 65535 for v in cielab)
-    y = (light * 100 + 16) / 116
-    f = np.array([y + (a * 255 - 128) / 500, y, y - (b * 255 - 128) / 200])
-    xyz = np.array([0.95047, 1.0, 1.08883]) * np.where(f > 6 / 29, f**3, (f - 4 / 29) * 108 / 841)
-    linear = np.clip(_XYZ_TO_SRGB @ xyz, 0, 1)
-    encoded = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return tuple(int(v) for v in np.rint(encoded * 255))
-
-
-_XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+            mismatch(f"its {name} lacks {lacking} of the {len(cited)} images that its frames cite")
 
 
 class _Frames:
@@ -175,16 +116,17 @@ class _Frames:
     def check(self) -> None:
         """Compare every frame, then make sure that no voxel of the label map is without its frame."""
         frames = self.seg.PerFrameFunctionalGroupsSequence
-        _expect("the number of frames", int(self.seg.NumberOfFrames), len(frames))
+        expect("the number of frames", int(self.seg.NumberOfFrames), len(frames))
         needed = len(frames) * self.labels.shape[1] * self.labels.shape[2]
         if len(self.bits) != (needed + 15) // 16 * 2:
-            _mismatch(f"the pixel data hold {len(self.bits)} bytes for {needed} voxels of 1 bit")
+            mismatch(f"the pixel data hold {len(self.bits)} bytes for {needed} voxels of 1 bit")
         seen: set[tuple[int, int]] = set()
         for position, groups in enumerate(frames):
             number = int(_group(self.shared, groups, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            index = self._slice_of(position, groups)
+            find = self._image_of if self.geometry.is_projection else self._slice_of
+            index = find(position, groups)
             if (number, index) in seen:
-                _mismatch(f"segment {number} has slice {index + 1} twice")
+                mismatch(f"segment {number} has slice {index + 1} twice")
             seen.add((number, index))
             self._compare(position, number, index)
         self._none_missing(seen)
@@ -206,15 +148,32 @@ class _Frames:
         ):
             error = float(np.abs(found - _vector(expected)).max())
             if not error <= tolerance:
-                _mismatch(f"{name} is {error:.6g} {what} (slice {index + 1}; at most {tolerance:g})")
-        sources = groups.DerivationImageSequence[0].SourceImageSequence
-        _expect(f"the number of source images of {name}", len(sources), 1)
-        cited = sources[0]
-        _expect(f"the source image of {name}", cited.ReferencedSOPInstanceUID, plane.header.SOPInstanceUID)
-        _expect(f"the source class of {name}", cited.ReferencedSOPClassUID, plane.header.SOPClassUID)
-        frame = plane.frame.frame_number if plane.frames > 1 else None
-        _expect(f"the source frame of {name}", cited.get("ReferencedFrameNumber"), frame)
+                mismatch(f"{name} is {error:.6g} {what} (slice {index + 1}; at most {tolerance:g})")
+        self._check_source(name, groups, plane)
         return index
+
+    def _image_of(self, position: int, groups: Dataset) -> int:
+        """The radiograph on which a frame lies pixel by pixel, for neither has a place in the patient."""
+        name = f"frame {position + 1}"
+        for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+            if keyword in groups or keyword in self.shared:
+                mismatch(f"{name} has a {keyword}, and its image has no place in the patient")
+        cited = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        uids = [plane.frame.sop_instance_uid for plane in self.planes]
+        if cited not in uids:
+            mismatch(f"{name} cites an image that is none of the {len(uids)} of the source")
+        self._check_source(name, groups, self.planes[uids.index(cited)])
+        return uids.index(cited)
+
+    def _check_source(self, name: str, groups: Dataset, plane: SourcePlane) -> None:
+        """A frame cites its slice, and nothing else."""
+        sources = groups.DerivationImageSequence[0].SourceImageSequence
+        expect(f"the number of source images of {name}", len(sources), 1)
+        cited = sources[0]
+        expect(f"the source image of {name}", cited.ReferencedSOPInstanceUID, plane.header.SOPInstanceUID)
+        expect(f"the source class of {name}", cited.ReferencedSOPClassUID, plane.header.SOPClassUID)
+        frame = plane.frame.frame_number if plane.frames > 1 else None
+        expect(f"the source frame of {name}", cited.get("ReferencedFrameNumber"), frame)
 
     def _check_slice_spacing(self, name: str, measures: Dataset) -> None:
         """Spacing Between Slices is optional; uneven slices have none."""
@@ -222,9 +181,9 @@ class _Frames:
             return
         spacing_mm, between_mm = self.geometry.spacing_mm[0], float(measures.SpacingBetweenSlices)
         if VerdictCode.IRREGULAR_SPACING in self.geometry.needs:
-            _mismatch(f"{name} has one spacing between slices, {between_mm:.6g} mm, and the volume has none")
+            mismatch(f"{name} has one spacing between slices, {between_mm:.6g} mm, and the volume has none")
         if not abs(between_mm - spacing_mm) <= _SPACING_MM:
-            _mismatch(
+            mismatch(
                 f"{name} has a spacing between slices of {between_mm:.6g} mm, the volume {spacing_mm:.6g} mm"
             )
 
@@ -236,21 +195,21 @@ class _Frames:
         along = cosines[:3] * spacing[1]
         lps = origin + corners[:, :1] * down + corners[:, 1:] * along
         if not np.all(np.isfinite(lps)):
-            _mismatch(f"{name} has no finite position")
+            mismatch(f"{name} has no finite position")
         origins = self.geometry.origins_mm
         index = int(np.argmin(np.linalg.norm(origins - origin, axis=1)))
         steps = self.geometry.index_to_lps[:3, :3]
         found = np.linalg.solve(steps, (lps - origins[index]).T).T
         off = float(np.abs(found - np.c_[np.zeros(4), corners]).max())
         if off > _INDEX:
-            _mismatch(f"{name} is {off:.2f} voxels off the grid of slice {index + 1}, the nearest")
+            mismatch(f"{name} is {off:.2f} voxels off the grid of slice {index + 1}, the nearest")
         return index
 
     def _compare(self, position: int, number: int, index: int) -> None:
         expected = self.labels[index] == number
         differing = int(np.count_nonzero(self._unpack(position) != expected))
         if differing:
-            _mismatch(f"{differing} voxels of segment {number} differ on slice {index + 1}")
+            mismatch(f"{differing} voxels of segment {number} differ on slice {index + 1}")
 
     def _unpack(self, position: int) -> npt.NDArray[np.bool_]:
         """Voxels of one frame ``(rows, columns)``: bits follow each other without padding, lowest first."""
@@ -265,9 +224,7 @@ class _Frames:
             counts = np.bincount(plane.reshape(-1), minlength=256)
             for number in np.flatnonzero(counts[1:]) + 1:
                 if (int(number), index) not in seen:
-                    _mismatch(
-                        f"{counts[number]} voxels of number {number} on slice {index + 1} have no frame"
-                    )
+                    mismatch(f"{counts[number]} voxels of number {number} on slice {index + 1} have no frame")
 
 
 def _vector(values: object) -> _Array:

@@ -74,6 +74,7 @@ def _slice(facts: Facts, frame_number: int, number_of_frames: int) -> SliceHeade
         modality=_text(facts, "Modality"),
         detector_spacing_mm=_detector_spacing(facts) if is_projection else None,
         is_projection=is_projection,
+        patient_orientation=facts.get("PatientOrientation", ()) if is_projection else (),
         attributes=_attributes(facts),
     )
 

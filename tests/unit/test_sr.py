@@ -16,7 +16,8 @@ from ai.geometry import Note, NoteCode
 from ai.results.context import ResultContext
 from ai.results.encode import encode
 from ai.results.seg import build_seg
-from ai.results.sr import build_sr, decimal_string
+from ai.results.sr import build_sr
+from ai.results.sr_measurements import decimal_string
 from ai.results.summary import RESEARCH_USE, summary
 from tests.runs import torso_run
 
