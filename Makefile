@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 DATA ?= ../shared/data
+TRAINED ?= hippocampus-out
 
-.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench bench-volume dice docs clean
+.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench bench-volume bench-inference dice docs train-hippocampus clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,10 +54,16 @@ dice: setup  ## Measure ct-tissue against the reference labels in $(DATA)
 bench-volume: setup  ## Time reading 400 files against SimpleITK, MONAI and pydicom
 	$(BIN)/python benchmarks/volume.py
 
-bench: dice bench-volume  ## All benchmarks
+bench-inference: setup  ## Networks against MONAI on the CPU, and on a GPU where there is one
+	$(BIN)/python -m benchmarks.inference
+
+bench: dice bench-volume bench-inference  ## All benchmarks
 
 docs: setup  ## Write the generated documents again (states, settings schema)
 	$(BIN)/python scripts/generate_docs.py
+
+train-hippocampus: setup  ## Train the model hippocampus on $(DATA)/training, cross-validate, pack it (CPU: 1.5 h)
+	$(BIN)/python -m training.hippocampus --data $(DATA)/training/mr_hippocampus_msd_200 --out $(TRAINED)
 
 clean:  ## Remove what the targets above made
 	rm -rf $(VENV) .venv-core demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
