@@ -88,7 +88,7 @@ class Worker:
 
     def __init__(self, line: Line, settings: WorkerSettings, log: FilteringBoundLogger) -> None:
         from gateway.jobs.run import Runner  # imports ai: only after the heartbeat has started
-        from gateway.modelhost.process import ModelProcess
+        from gateway.modelhost.process import ModelProcess, Places
         from gateway.modelhost.protocol import Begin
 
         begin = Begin(
@@ -99,7 +99,8 @@ class Worker:
         )
         scratch = Path(settings.scratch) if settings.scratch else None
         clock = SystemClock()
-        process = ModelProcess(begin, settings.step_timeout_s, scratch, clock, log)
+        places = Places(settings.hidden, settings.card_folders)
+        process = ModelProcess(begin, settings.step_timeout_s, scratch, clock, log, places)
         process.start()
         self._runner = Runner(settings, process, clock, log)
         self._line = line

@@ -14,9 +14,9 @@ import yaml
 
 from ai.errors import ModelError
 from ai.model import below_folder
+from ai.model.text import read_small_file, read_yaml
 
 _GRAPHS = frozenset({".onnx", ".pt2", ".ts", ".xml"})
-_LARGEST_CARD = 1 << 20
 _RECOGNISED = (
     "a model card (.yaml) with its files beside it; a MONAI bundle (a folder with configs/metadata.json); "
     "an nnU-Net v2 results folder (with dataset.json and plans.json); a graph (.onnx, .pt2, .ts) with a card"
@@ -81,7 +81,11 @@ def draft(source: Path) -> Draft:
 def _drafted_by(module: str, source: Path) -> Draft:
     """The draft that the loader of that kind makes."""
     make: Callable[[Path], Draft] = import_module(module).draft
-    return make(source)
+    try:
+        return make(source)
+    except RecursionError as error:
+        reason = f"A file of {source} is nested more deeply than any model's."
+        raise ModelError("MODEL_SOURCE_UNKNOWN", reason) from error
 
 
 def _named(found: Draft, source: Path) -> Draft:
@@ -135,11 +139,9 @@ def _mapping(path: Path) -> dict[str, object]:
     """A small YAML file as a mapping; empty for anything else."""
     if path.suffix.lower() not in {".yaml", ".yml"} or not path.is_file():
         return {}
-    if path.stat().st_size > _LARGEST_CARD:
-        return {}
     try:
-        fields = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        fields = read_yaml(read_small_file(path))
+    except (yaml.YAMLError, OSError):
         return {}
     return fields if isinstance(fields, dict) else {}
 

@@ -13,11 +13,11 @@ import yaml
 
 from ai.errors import ModelError
 from ai.loaders.drafts import Draft
+from ai.model.text import read_small_file, read_yaml
 from ai.terminology.naming import structure_entries
 
 _GRAPHS = (".onnx", ".pt2", ".ts", ".xml", ".pt")
 _REQUIRED = ("accepts", "recipe", "structures", "licence")
-_LARGEST_CARD = 1 << 20
 _OWN_FIELDS = ("id", "digest", "files", "loader")
 EXAMPLE = """\
 licence: {spdx: Apache-2.0, commercial: "yes"}
@@ -114,13 +114,9 @@ def _card_beside(folder: Path, graphs: list[Path]) -> Path | None:
 
 
 def _read(card: Path) -> dict[str, object]:
-    if card.stat().st_size > _LARGEST_CARD:
-        raise ModelError(
-            "MODEL_CARD_INVALID", f"{card} is larger than any card: {card.stat().st_size} bytes."
-        )
     try:
-        fields = yaml.safe_load(card.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        fields = read_yaml(read_small_file(card))
+    except (yaml.YAMLError, OSError) as error:
         raise ModelError("MODEL_CARD_INVALID", f"{card}: not YAML: {error}") from error
     if not isinstance(fields, dict):
         raise ModelError("MODEL_CARD_INVALID", f"{card}: a model card is a mapping of sections")

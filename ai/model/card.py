@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from ai.geometry import Needs, VerdictCode
 from ai.model.nnunet import NnUnet
-from ai.model.paths import FileName
+from ai.model.paths import FileName, Line
 from ai.model.recipe import Part, Recipe
 from ai.model.structure import Structure
 from ai.pixels import Scale
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_BOUNDED = frozenset({"volume_ml", "largest_share", "pieces", "mean_value", "confidence"})
 Axis = Literal["right_left", "anterior_posterior", "superior_inferior"]
 
 
 def _yes_or_no(value: object) -> object:
     """YAML reads a bare yes or no as true or false."""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+def _modality(text: str) -> str:
+    """A value of Modality (0008,0060): upper case, and DICOM's own word for it."""
+    wanted = _OTHER_WORDS.get(text.upper(), text.upper())
+    if text != wanted or not re.fullmatch(r"[A-Z0-9_ ]{1,16}", text):
+        raise ValueError(f"DICOM has no Modality {text!r}; write {wanted}")
+    return text
+
+
+_OTHER_WORDS = {"MRI": "MR", "PET": "PT", "XR": "DX", "X-RAY": "DX", "XRAY": "DX"}
+Modality = Annotated[str, AfterValidator(_modality)]
 
 
 class Licence(Part):
@@ -38,11 +52,11 @@ class Licence(Part):
         Who accepted them here, and when.
     """
 
-    spdx: str
+    spdx: Line = Field(min_length=1)
     commercial: Annotated[Literal["yes", "no", "contract"], BeforeValidator(_yes_or_no)]
     citation: str = ""
     attribution: str = ""
-    accepted_by: str = ""
+    accepted_by: Line = ""
 
 
 class FieldOfView(Part):
@@ -75,7 +89,7 @@ class Accepts(Part):
         in both, however the maker stored it.
     """
 
-    modalities: tuple[str, ...] = Field(min_length=1)
+    modalities: tuple[Modality, ...] = Field(min_length=1)
     channels: tuple[str, ...] = ("image",)
     body_parts: tuple[str, ...] = ()
     orientations: tuple[Literal["axial", "coronal", "sagittal"], ...] = ()
@@ -208,11 +222,11 @@ class ModelSpec(Part):
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
-    version: str = Field(min_length=1, max_length=64)
-    title: str = Field(min_length=1, max_length=64)
+    version: Line = Field(min_length=1, max_length=64)
+    title: Line = Field(min_length=1, max_length=64)
     loader: Literal["classical", "network", "graph", "monai_bundle", "nnunet", "pipeline"]
     algorithm: str
-    manufacturer: str = Field(min_length=1, max_length=64)
+    manufacturer: Line = Field(min_length=1, max_length=64)
     intended_use: str
     limits: tuple[str, ...]
     references: tuple[str, ...]
@@ -228,7 +242,7 @@ class ModelSpec(Part):
     stages: tuple[Stage, ...] = ()
     structures: tuple[Structure, ...] = Field(min_length=1)
     quality: tuple[Rule, ...] = ()
-    memory_bytes: int | None = Field(default=None, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0, le=1 << 44)
     digest: str = ""
     """SHA-256 of the card file's bytes, filled in by :func:`ai.model.load_card`."""
     _folder: Path | None = PrivateAttr(default=None)
@@ -277,4 +291,9 @@ class ModelSpec(Part):
             for key in rule.structures:
                 if key not in known:
                     raise ValueError(f"the quality rule {rule.kind} names {key!r}, which is no structure")
+            low, high = rule.minimum, rule.maximum
+            if rule.kind in _BOUNDED and low is None and high is None:
+                raise ValueError(f"the quality rule {rule.kind} needs a minimum or a maximum")
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"the quality rule {rule.kind} has a minimum above its maximum")
         return self

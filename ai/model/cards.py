@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
+import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -13,6 +16,7 @@ from pydantic import ValidationError
 
 from ai.errors import ModelError, UnknownModel
 from ai.model.card import ModelSpec
+from ai.model.text import read_small_file, read_yaml
 
 _REPOSITORY_CARDS = Path(__file__).parent.parent.parent / "config" / "models"
 _CARD_SUFFIXES = frozenset({".yaml", ".yml"})
@@ -29,9 +33,11 @@ def load_card(path: Path) -> ModelSpec:
         ``STRUCTURE_NOT_CODED`` when a structure has no row in ``terminology/codes.csv``.
     """
     try:
-        content = path.read_bytes()
+        content = read_small_file(path)
     except OSError as error:
         raise ModelError("MODEL_CARD_INVALID", f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ModelError("MODEL_CARD_INVALID", f"{path}: {error}") from error
     fields = _parse(path, content)
     if "digest" in fields:
         raise ModelError("MODEL_CARD_INVALID", f"{path}: digest: is computed; remove it from the card")
@@ -113,12 +119,12 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _parse(path: Path, content: bytes) -> dict[str, object]:
     try:
-        fields = yaml.safe_load(content)
+        fields = read_yaml(content)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise ModelError("MODEL_CARD_INVALID", f"{path}{line}: not YAML: {problem}") from error
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        raise ModelError("MODEL_CARD_INVALID", f"{path}{line}: not YAML of a card: {problem}") from error
     if not isinstance(fields, dict):
         raise ModelError("MODEL_CARD_INVALID", f"{path}: a model card is a mapping of fields")
     return fields
@@ -141,9 +147,27 @@ def _describe(path: Path, content: bytes, error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False):
         place = ".".join(str(step) for step in item["loc"]) or "card"
-        message = item["msg"].removeprefix("Value error, ")
+        message = _message(item["type"], item["msg"], item["loc"])
         parts.append(f"{path}:{_line(root, item['loc'])}: {place}: {message}")
     return "; ".join(parts)
+
+
+def _message(kind: str, message: str, place: tuple[int | str, ...]) -> str:
+    """What is wrong with a field, in our words where those of pydantic help nobody who edits a card."""
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(place[-1]), _known_fields(), n=1)
+        return f"unknown field{f'; did you mean {close[0]}?' if close else ''}"
+    if kind == "string_type":
+        return "must be text; put it in quotes"
+    if kind == "missing":
+        return "is missing"
+    return message.removeprefix("Value error, ")
+
+
+@cache
+def _known_fields() -> tuple[str, ...]:
+    """Every name of a field that a card can have."""
+    return tuple(sorted(set(re.findall(r'"(\w+)": \{', json.dumps(ModelSpec.model_json_schema())))))
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

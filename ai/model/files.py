@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ai.errors import ModelError
 from ai.model.card import ModelSpec
-from ai.model.paths import below_folder
+from ai.model.paths import below_folder, open_regular
 
 
 class PinnedFiles:
@@ -29,21 +32,9 @@ class PinnedFiles:
         ModelError
             ``MODEL_FILE_NOT_PINNED``, ``MODEL_FILE_MISSING`` or ``MODEL_FILE_CHANGED``.
         """
-        pinned = self._spec.files.get(name)
-        if pinned is None:
-            raise self._error("MODEL_FILE_NOT_PINNED", f"the card does not name {name} under files")
-        path = self.folder / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise self._error("MODEL_FILE_MISSING", f"{path} cannot be read ({error.strerror})") from error
-        found = hashlib.sha256(content).hexdigest()
-        if found != pinned:
-            raise self._error(
-                "MODEL_FILE_CHANGED",
-                f"{path} has the SHA-256 {found[:12]}…, the card pins {pinned[:12]}…: "
-                "put the file back that was added, or add the model again",
-            )
+        with self._opened(name) as file:
+            content = file.read()
+        self._compare(name, hashlib.sha256(content).hexdigest())
         return content
 
     def path(self, name: str) -> Path:
@@ -56,10 +47,32 @@ class PinnedFiles:
         problems = []
         for name in self.names:
             try:
-                self.read(name)
+                with self._opened(name) as file:
+                    self._compare(name, hashlib.file_digest(file, "sha256").hexdigest())
             except ModelError as error:
                 problems.append(error)
         return tuple(problems)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
+        """A pinned file; a pipe or a device, at which reading could wait for ever, counts as missing."""
+        if name not in self._spec.files:
+            raise self._error("MODEL_FILE_NOT_PINNED", f"the card does not name {name} under files")
+        path = self.folder / name
+        try:
+            with open_regular(path) as file:
+                yield file
+        except OSError as error:
+            raise self._error("MODEL_FILE_MISSING", f"{path} cannot be read ({error.strerror})") from error
+
+    def _compare(self, name: str, found: str) -> None:
+        pinned = self._spec.files[name]
+        if found != pinned:
+            raise self._error(
+                "MODEL_FILE_CHANGED",
+                f"{self.folder / name} has the SHA-256 {found[:12]}…, the card pins {pinned[:12]}…: "
+                "put the file back that was added, or add the model again",
+            )
 
     @property
     def folder(self) -> Path:

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ai.model.recipe import Keep, Part
+from ai.model.recipe import FINEST_MM, Keep, Part
 
-Millimetres = Annotated[float, Field(gt=0)]
+Millimetres = Annotated[float, Field(ge=FINEST_MM)]
 
 
 class NnUnetPart(Part):
@@ -55,7 +55,7 @@ class NnUnet(Part):
     parts: tuple[NnUnetPart, ...] = Field(min_length=1)
     axes: str = Field(default="SAR", pattern=r"^[LRPASI]{3}$")
     mirror: bool = False
-    step: float = Field(default=0.5, gt=0, le=1)
+    step: float = Field(default=0.5, ge=0.01, le=1)
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     resample_mm: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
     whole_numbers: bool = False

@@ -6,18 +6,23 @@ bare graph. Array axes below are those of the network's input after ``grid.axes`
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Three = tuple[float, float, float]
-Whole = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=1, le=1 << 16)]
+FINEST_MM = 0.01
+"""Finer grids than this are a mistake in a card, or meant to fill the memory."""
+_MOST_TILE_VOXELS = 1 << 30
+_MOST_GRID_VOXELS = 1 << 32
 
 
 class Part(BaseModel):
     """A frozen section of a card; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Grid(Part):
@@ -32,8 +37,8 @@ class Grid(Part):
     spacing_mm
         Voxel size along those axes; None, or None for one axis: as the source has it.
     resize
-        Voxels along those axes, whatever their size in millimetres: the image is stretched to so many, as most
-        networks of radiographs want it. None, or None for one axis: as ``spacing_mm`` says.
+        Voxels along those axes, whatever their size in millimetres: the image is stretched to so many, as
+        most networks of radiographs want it. None, or None for one axis: as ``spacing_mm`` says.
     alignment
         Which points of both grids coincide: ``first_voxel`` centres (MONAI ``Spacing``), the outer ``edges``
         of the volume (nnU-Net, scikit-image ``resize``), or first and last ``centres`` (scipy ``zoom``,
@@ -70,6 +75,17 @@ class Grid(Part):
     intensity: Literal["before", "after"] = "after"
     truncate: bool = False
     masks: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        if self.axes is not None and any(len(set(self.axes) & set(pair)) != 1 for pair in ("LR", "PA", "SI")):
+            raise ValueError(f"axes: {self.axes} names an axis twice; one of L R, one of P A, one of S I")
+        if self.spacing_mm and any(step is not None and step < FINEST_MM for step in self.spacing_mm):
+            raise ValueError(f"spacing_mm must be at least {FINEST_MM} mm")
+        for name in ("size", "resize"):
+            if math.prod(side or 1 for side in getattr(self, name) or ()) > _MOST_GRID_VOXELS:
+                raise ValueError(f"{name} makes more than {_MOST_GRID_VOXELS} voxels")
+        return self
 
 
 class Clip(Part):
@@ -148,14 +164,20 @@ class Tiles(Part):
     """
 
     size: tuple[Whole, Whole, Whole] | None
-    step: float = Field(default=0.5, gt=0, le=1)
+    step: float = Field(default=0.5, ge=0.01, le=1)
     rule: Literal["nnunet", "monai"] = "nnunet"
     weighting: Literal["gaussian", "constant"] = "gaussian"
     gaussian_sigma: float = Field(default=0.125, gt=0)
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
     batch: int = Field(default=1, ge=1)
     pad: float | Literal["minimum", "edge"] = 0.0
-    multiple_of: int = Field(default=1, ge=1)
+    multiple_of: int = Field(default=1, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Self:
+        if self.batch * math.prod(self.size or ()) > _MOST_TILE_VOXELS:
+            raise ValueError(f"size and batch make more than {_MOST_TILE_VOXELS} voxels at a time")
+        return self
 
 
 class Output(Part):
@@ -228,6 +250,4 @@ class Recipe(Part):
             raise ValueError("tiles.size of a network of 2 dimensions starts with 1: (1, rows, columns)")
         if self.grid.resize is not None and self.grid.alignment == "first_voxel":
             raise ValueError("grid.resize stretches the whole image: alignment: edges or centres")
-        if self.grid.spacing_mm and any(step is not None and step <= 0 for step in self.grid.spacing_mm):
-            raise ValueError("grid.spacing_mm must be above 0")
         return self

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ai import terminology
+from ai.model.paths import Line
 from ai.model.recipe import Part
 from ai.terminology import Code, CodedStructure
 
@@ -16,9 +17,9 @@ _Byte = Annotated[int, Field(ge=0, le=255)]
 class CodeEntry(Part):
     """A coded concept that the card itself gives (PS3.3 8.8)."""
 
-    value: str = Field(min_length=1, max_length=16)
-    scheme: str = Field(min_length=1, max_length=16)
-    meaning: str = Field(min_length=1, max_length=64)
+    value: Line = Field(min_length=1, max_length=16)
+    scheme: Line = Field(min_length=1, max_length=16)
+    meaning: Line = Field(min_length=1, max_length=64)
 
     @property
     def code(self) -> Code:
@@ -56,7 +57,7 @@ class Structure(Part):
 
     number: int = Field(ge=1, le=255)
     key: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)
-    label: str = Field(min_length=1, max_length=64)  # Segment Label is LO
+    label: Line = Field(min_length=1, max_length=64)  # Segment Label is LO
     description: str = Field(default="", max_length=1024)  # Segment Description is ST
     coding: Coding | None = None
 

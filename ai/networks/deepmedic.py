@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ai.errors import ModelError
 
-_BLOCK = 60  # voxels of a side, rounded to what the scales allow
+_BLOCK = 90  # voxels of a side, rounded to what the scales allow
 _Three = tuple[int, int, int]
 
 
@@ -113,24 +113,54 @@ class DeepMedic(nn.Module):
 
     def block(self, window: Tensor, block: _Three) -> Tensor:
         """Scores of a block from its window, which is larger by the margin on every side."""
+        window = window.contiguous(memory_format=torch.channels_last_3d)
         features = [
             self._path(path, scale, window, block)
             for path, scale in zip(self.paths, self.scales, strict=True)
         ]
-        scores: Tensor = self.classifier(torch.cat(features, dim=1))
-        return scores
+        rows = self.step[0]
+        return torch.cat(
+            [self._classified(features, start, start + rows) for start in range(0, block[0], rows)], dim=2
+        )
 
     def _path(self, path: nn.Module, scale: _Three, window: Tensor, block: _Three) -> Tensor:
-        """Features of one scale, every sample repeated to full resolution."""
+        """Features of one scale, at that scale."""
         x, y, z = (
             slice(around - step * self.depth + step // 2, around + length + step * self.depth, step)
             for around, step, length in zip(self.margin, scale, block, strict=True)
         )
         found: Tensor = path(window[:, :, x, y, z])
-        for axis, step in enumerate(scale):
-            if step > 1:
-                found = found.repeat_interleave(step, dim=axis + 2)
         return found
+
+    def _classified(self, features: Sequence[Tensor], first: int, stop: int) -> Tensor:
+        """Scores of some rows of a block.
+
+        The first layer of the classifier is a sum over the paths, so each path's part of it is computed at
+        the path's own scale, and only then repeated to full resolution.
+        """
+        joined = None
+        for index, (found, scale) in enumerate(zip(features, self.scales, strict=True)):
+            part = self._entered(found[:, :, first // scale[0] : stop // scale[0]], index)
+            for axis, step in enumerate(scale):
+                if step > 1:
+                    part = part.repeat_interleave(step, dim=axis + 2)
+            joined = part if joined is None else joined.add_(part)
+        scores: Tensor = self.classifier[1:](joined)
+        return scores
+
+    def _entered(self, features: Tensor, index: int) -> Tensor:
+        """What the first layer of the classifier makes of the features of one path."""
+        layer = self.classifier[0]
+        assert isinstance(layer, Block)  # noqa: S101  (it was made as one)
+        width = features.shape[1]
+        own = slice(index * width, (index + 1) * width)
+        norm, mean, variance = layer.bn, layer.bn.running_mean, layer.bn.running_var
+        assert mean is not None  # noqa: S101
+        assert variance is not None  # noqa: S101
+        values = F.batch_norm(
+            features, mean[own], variance[own], norm.weight[own], norm.bias[own], eps=norm.eps
+        )
+        return F.conv3d(layer.prelu(values), layer.conv.weight[:, own])
 
     def _padding(self, size: Sequence[int], block: _Three) -> list[int]:
         """Edge voxels to repeat, last axis first, as :func:`torch.nn.functional.pad` wants them."""

@@ -95,6 +95,8 @@ def add_model(source: Path, to: Path, wishes: Wishes) -> Added:
         known = _existing(to / f"{name}.yaml")
         if known is not None and not wishes.replace:
             if (known.version, dict(known.files), known.stages) == (spec.version, pinned, spec.stages):
+                if wishes.accepted_by and not known.licence.accepted_by:
+                    known = accept_licence(to / f"{name}.yaml", wishes.accepted_by)
                 return Added(known, to / f"{name}.yaml", found.warnings, is_new=False)
             raise ModelError(
                 "MODEL_EXISTS",
@@ -209,17 +211,18 @@ def _copy(files: Mapping[str, Path], root: Path, folder: Path) -> dict[str, str]
             target = folder / below_folder(name)
         except ValueError as error:
             raise ModelError("MODEL_SOURCE_UNSAFE", f"{error}.") from error
-        if not path.resolve().is_relative_to(root):
-            reason = f"{path} leads to {path.resolve()}, outside of {root}; put the file itself there."
+        real = path.resolve()
+        if not real.is_relative_to(root):
+            reason = f"{path} leads to {real}, outside of {root}; put the file itself there."
             raise ModelError("MODEL_SOURCE_UNSAFE", reason)
-        size = _size_of(path)
+        size = _size_of(real)
         total += size
         if size > _MOST_FILE_BYTES or total > _MOST_BYTES:
             reason = f"{path} has {size >> 20} MiB, all files {total >> 20}; at most "
             reason += f"{_MOST_FILE_BYTES >> 20} and {_MOST_BYTES >> 20} MiB are taken."
             raise ModelError("MODEL_SOURCE_TOO_LARGE", reason)
         target.parent.mkdir(parents=True, exist_ok=True)
-        pinned[name] = _copied(path, target)
+        pinned[name] = _copied(real, target, size)
     return pinned
 
 
@@ -233,15 +236,20 @@ def _size_of(path: Path) -> int:
     return found.st_size
 
 
-def _copied(path: Path, target: Path) -> str:
+def _copied(path: Path, target: Path, size: int) -> str:
+    """Copy the file that was looked at: no link that took its place since then, and no more of it."""
     digest = hashlib.sha256()
-    with path.open("rb") as source, target.open("xb") as copy:
-        while chunk := source.read(_CHUNK_BYTES):
+    with open(path, "rb", opener=_without_links) as source, target.open("xb") as copy:
+        while chunk := source.read(min(_CHUNK_BYTES, size - copy.tell())):
             digest.update(chunk)
             copy.write(chunk)
         copy.flush()
         os.fsync(copy.fileno())
     return digest.hexdigest()
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _write_card(path: Path, fields: Mapping[str, object]) -> ModelSpec:

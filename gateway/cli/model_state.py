@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ai.errors import AiError, ModelError
 
 if TYPE_CHECKING:
-    from ai.model import ModelSpec
+    from ai.loaders import Find
+    from ai.model import Model, ModelSpec
 
 READY = "ready"
 _STATES = {
@@ -58,17 +59,30 @@ def quick_problems(spec: ModelSpec) -> list[Problem]:
 
 def all_problems(spec: ModelSpec, folders: Sequence[Path]) -> list[Problem]:
     """As :func:`quick_problems`; without any, the model is loaded on the CPU too."""
-    from ai.loaders import load_model
     from ai.model import find_card
 
     problems = quick_problems(spec)
     if problems:
         return problems
     try:
-        load_model(spec, "cpu", partial(find_card, folders=folders)).close()
+        load_for_person(spec, "cpu", partial(find_card, folders=folders)).close()
     except AiError as error:
         return [Problem(error.code, error.reason)]
     return []
+
+
+def load_for_person(spec: ModelSpec, device: str, find: Find) -> Model:
+    """As :func:`ai.loaders.load_model`, and MODEL_NOT_LOADED for whatever else the model's own code raises."""
+    from ai.loaders import load_model
+
+    try:
+        return load_model(spec, device, find)
+    except AiError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = f"Model {spec.id} {spec.version} cannot be loaded: {cause}."
+        raise ModelError("MODEL_NOT_LOADED", reason) from error
 
 
 def state_of(problems: Sequence[Problem]) -> str:

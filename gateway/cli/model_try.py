@@ -34,6 +34,7 @@ from gateway.cli.compare_view import (
     print_overall,
     usable_tolerance,
 )
+from gateway.cli.model_state import load_for_person
 from gateway.cli.progress import progress_bar
 from gateway.cli.segment import EXIT_CODES, check_device
 from gateway.cli.trial import Plan, Report, Wanted, plan, try_case
@@ -71,7 +72,7 @@ def try_model(
 ) -> None:
     """Run a model on cases without a PACS, and compare its results with the truth."""
     from ai.errors import AiError
-    from ai.loaders import InProcess, choose_device, load_model
+    from ai.loaders import InProcess, choose_device
     from ai.model import find_card
 
     check_device(device)
@@ -86,7 +87,7 @@ def try_model(
             find = partial(find_card, folders=[*beside, *folders])
             with progress_bar() as bar:
                 bar("load", 0.0)
-                loaded = load_model(spec, choose_device(device), find)
+                loaded = load_for_person(spec, choose_device(device), find)
                 try:
                     reports = _try_all(cases, InProcess(loaded, deterministic), wanted, bar)
                 finally:
@@ -208,21 +209,7 @@ def _told(spec: ModelSpec, device: str, reports: Sequence[Report], notes: Sequen
 
 
 def _print(told: dict[str, Any], out: Path | None) -> None:
-    table = Table(
-        *("case", "s", "structure", "size", "difference mL", "Dice", "Jaccard", "HD95 mm", "surface Dice")
-    )
-    for case in told["cases"]:
-        first = (case["name"], f"{case['seconds']:.1f}")
-        for row in case["structures"]:
-            size = number(row["volume_ml"], ".2f") + " mL"
-            if row["area_mm2"] is not None:
-                size = f"{row['area_mm2']:.0f} mm²"
-            shown = size if row["found"] else "not found"
-            table.add_row(
-                *first, row["label"], shown, number(row["difference_ml"], "+.2f"), *metric_cells(row)
-            )
-            first = ("", "")
-    console().print(table)
+    _print_structures(told["cases"])
     for case in told["cases"]:
         before = f"{case['name']}: "
         if case["error"]:
@@ -239,3 +226,23 @@ def _print(told: dict[str, Any], out: Path | None) -> None:
     print_overall(told)
     if out is not None:
         console().print(f"wrote results to {out}")
+
+
+def _print_structures(cases: Sequence[dict[str, Any]]) -> None:
+    """One row each; what compares them with a truth only where there is one."""
+    rows = [row for case in cases for row in case["structures"]]
+    compared = any(row["truth"] is not None for row in rows)
+    metrics = ("difference mL", "Dice", "Jaccard", "HD95 mm", "surface Dice") if compared else ()
+    table = Table("case", "s", "structure", "size", *metrics)
+    for case in cases:
+        first = (case["name"], f"{case['seconds']:.1f}")
+        for row in case["structures"]:
+            size = number(row["volume_ml"], ".2f") + " mL"
+            if row["area_mm2"] is not None:
+                size = f"{row['area_mm2']:.0f} mm²"
+            shown = size if row["found"] else "not found"
+            cells = (number(row["difference_ml"], "+.2f"), *metric_cells(row)) if compared else ()
+            table.add_row(*first, row["label"], shown, *cells)
+            first = ("", "")
+    if rows:
+        console().print(table)

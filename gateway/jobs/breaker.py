@@ -18,7 +18,7 @@ URGENT_IN_A_ROW = 3
 class Breaker:
     """Counts how often a model ended its process on different series without a success in between."""
 
-    _crashed_on: dict[str, list[int]] = field(default_factory=dict)
+    _crashed_on: dict[str, list[str]] = field(default_factory=dict)
     _signatures: dict[str, str] = field(default_factory=dict)
     _off: dict[str, Failure] = field(default_factory=dict)
 
@@ -27,15 +27,15 @@ class Breaker:
         """Card → why it is switched off."""
         return self._off
 
-    def crashed(self, card: str, job: int, reason: str) -> bool:
-        """A run of the model ended its process; True if that switches it off."""
-        jobs = self._crashed_on.setdefault(card, [])
-        if job not in jobs:
-            jobs.append(job)
-        if len(jobs) < CRASHES_IN_A_ROW or card in self._off:
+    def crashed(self, card: str, series: str, reason: str) -> bool:
+        """A run of the model on a series (its UID) ended its process; True if that switches it off."""
+        on = self._crashed_on.setdefault(card, [])
+        if series not in on:
+            on.append(series)
+        if len(on) < CRASHES_IN_A_ROW or card in self._off:
             return False
         sentence = (
-            f"The model {card} failed on {len(jobs)} different series, one after another; the last time: "
+            f"The model {card} failed on {len(on)} different series, one after another; the last time: "
             f"{reason} "
             "Its jobs wait until its card or files change, or the gateway is restarted."
         )

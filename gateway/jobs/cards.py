@@ -17,8 +17,12 @@ TryLoad = Callable[[str, ModelSpec], None]
 """Loads the model of a card; raises AiError when that cannot be done."""
 
 _TRY_AGAIN_S = 60.0
-_PASSING = ("NOT_ENOUGH_MEMORY", "OUT_OF_MEMORY", "DEVICE_UNAVAILABLE", "MODEL_PROCESS_DOWN", "CARD_CHANGED")
-"""Problems that may go away although no file changes."""
+_TRY_LATER_S = 3600.0
+_PASSING = (
+    *("NOT_ENOUGH_MEMORY", "OUT_OF_MEMORY", "DEVICE_UNAVAILABLE", "CARD_CHANGED"),
+    *("MODEL_PROCESS_DOWN", "MODEL_RESTARTED"),
+)
+"""Problems that may go away although no file changes; of the others nobody can be sure, so those are tried again later."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Cards:
         if known is None or known.state.signature != signature:
             return True
         waited_s = self._clock.monotonic_s() - known.tried_s
-        return known.state.name in _PASSING and waited_s >= _TRY_AGAIN_S
+        pause_s = _TRY_AGAIN_S if known.state.name in _PASSING else _TRY_LATER_S
+        return bool(known.state.name) and waited_s >= pause_s
 
     def _try(self, card: str, signature: str) -> CardState:
         state = CardState(card, signature)

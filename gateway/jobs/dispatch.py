@@ -208,7 +208,7 @@ class Dispatcher:
         """The model ended its process on this series: count it for the series, and for the model."""
         most = self._settings.max_attempts
         reason = f"{failure.reason}, {job.attempts} of {most} attempts."
-        if self._breaker.crashed(job.card, job.id, reason):
+        if self._breaker.crashed(job.card, job.series_instance_uid, reason):
             self._log.critical("model_switched_off", card=job.card, reason=reason)
             self._note_holds()
         if job.attempts >= most:

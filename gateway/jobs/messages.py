@@ -27,6 +27,8 @@ class WorkerSettings:
         See :class:`gateway.modelhost.watchdog.Watchdog`.
     scratch
         The only folder that models may write to; empty: one among the temporary files.
+    hidden
+        Files, and folders of them, that models must not read.
     """
 
     device: str
@@ -39,6 +41,7 @@ class WorkerSettings:
     deterministic: bool = False
     step_timeout_s: float = 30.0
     scratch: str = ""
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

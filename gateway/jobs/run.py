@@ -52,7 +52,7 @@ class Runner:
     def ready(self) -> Ready:
         """What the worker can do."""
         hello = self._process.last_hello
-        box = Sandbox(hello.network, hello.writes).describe() if hello else ""
+        box = Sandbox(hello.network, hello.writes, hello.reads).describe() if hello else ""
         others = hello.further_devices if hello else ()
         return Ready(os.getpid(), self._process.device, self._cards.states(), others, box)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from gateway.modelhost.share import describe, labels_in, lend, lend_volume
 
 _LOOK_EVERY_S = 0.2
 _MOST_RESTARTS = 5
-_STARTS_WITHIN_S = 120.0
+_LONGEST_REASON = 600
+_LOOKS = int(120 / _LOOK_EVERY_S)  # the process is there by then
 
 
 class ModelUnavailable(AiError):
@@ -48,10 +50,6 @@ class ModelClient:
 
     def load(self, *, pinned: bool = False) -> None:
         """Make it warm; raises ModelUnavailable, or ModelFault when the process ends over it."""
-        if self.process.wait_for_hello(_STARTS_WITHIN_S) is None:
-            raise ModelUnavailable(
-                "MODEL_PROCESS_DOWN", f"The model process does not start: {self.process.trouble}."
-            )
         for _ in range(_MOST_RESTARTS):
             number = self._next_number()
             request = Load(number, self.card, self.folders, self.spec.digest, pinned)
@@ -76,8 +74,10 @@ class ModelClient:
             NOT_ENOUGH_MEMORY: it lives on.
         """
         shape = channels[0].voxels.shape
-        handles = [lend_volume(volume) for volume in channels]
+        handles: list[int] = []
         try:
+            for volume in channels:
+                handles.append(lend_volume(volume))  # noqa: PERF401 - what is lent is closed if the next fails
             handles.append(lend(channels[0].voxels.size))
             for _ in range(_MOST_RESTARTS):
                 number = self._next_number()
@@ -95,10 +95,13 @@ class ModelClient:
         raise _restarted_too_often()
 
     def _next_number(self) -> int:
-        """Wait for the process, and take a number for a request."""
-        while self.process.wait_for_hello(_LOOK_EVERY_S) is None:
+        """Wait for the process, and take a number for a request; ModelUnavailable if there is none."""
+        for _ in range(_LOOKS):
+            if self.process.wait_for_hello(_LOOK_EVERY_S) is not None:
+                return self.process.new_number()
             self.check()
-        return self.process.new_number()
+        sentence = f"The model process does not start: {self.process.trouble}."
+        raise ModelUnavailable("MODEL_PROCESS_DOWN", sentence)
 
     def _wait(
         self, number: int, answers: queue.SimpleQueue[Answer], progress: Progress
@@ -131,14 +134,17 @@ def _restarted_too_often() -> ModelFault:
 
 
 def _error(answer: Refused) -> Exception:
+    """What a model says goes into the journal: a name, and one sentence."""
+    code = answer.code if re.fullmatch(r"[A-Z][A-Z0-9_]{2,39}", answer.code) else "MODEL_FAILED"
+    reason = " ".join("".join(c if c.isprintable() else " " for c in answer.reason).split())[:_LONGEST_REASON]
     match answer.kind:
         case "model":
-            return ModelUnavailable(answer.code, answer.reason)
-        case "run" | "memory" if answer.kind == "run" or answer.code == "NOT_ENOUGH_MEMORY":
-            return ModelError(answer.code, answer.reason)
+            return ModelUnavailable(code, reason)
+        case "run" | "memory" if answer.kind == "run" or code == "NOT_ENOUGH_MEMORY":
+            return ModelError(code, reason)
         case "series":
-            return SeriesRefused(answer.code, answer.reason)
+            return SeriesRefused(code, reason)
         case "cancelled":
-            return RunCancelled(answer.code, answer.reason)
+            return RunCancelled(code, reason)
         case _:
-            return ModelFault(answer.code, answer.reason)
+            return ModelFault(code, reason)

@@ -1,10 +1,12 @@
-"""The model process: ``python -m gateway.modelhost.host PARENT_PID SOCKET SCRATCH``; not meant for people.
+"""The model process: ``python -m gateway.modelhost.host PARENT_PID SOCKET SCRATCH PLACES``.
 
+Not meant for people. PLACES is JSON: files that are ``hidden`` from it, and folders that are ``needed``.
 It shuts itself in before anything else is imported, so this module imports next to nothing itself.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,7 +19,8 @@ _OOM_SCORE = 700  # before the worker, which can start us again
 def main() -> None:
     """Serve requests until the worker ends."""
     live_with(int(sys.argv[1]), _OOM_SCORE)
-    box = sandbox.enter(Path(sys.argv[3]))
+    places = {name: [Path(each) for each in named] for name, named in json.loads(sys.argv[4]).items()}
+    box = sandbox.enter(Path(sys.argv[3]), **places)
     import socket
 
     from gateway import logs

@@ -1,4 +1,4 @@
-"""Landlock: a process gives up writing to files, for good, but below the folders that it names.
+"""Landlock: a process gives up for good writing to files, but below the folders that it names, and reading some.
 
 Source: Linux, Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
 """
@@ -9,6 +9,7 @@ import ctypes
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -17,6 +18,7 @@ _ASK_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
 _WRITE_FILE = 1 << 1
+_READ_FILE = 1 << 2
 _CHANGE_FOLDERS = sum(1 << bit for bit in range(4, 13))  # remove and make files, folders, links, devices
 _REFER = 1 << 13  # since version 2
 _TRUNCATE = 1 << 14  # since version 3
@@ -40,10 +42,11 @@ def version() -> int:
     return max(int(found), 0)
 
 
-def confine_writes(folders: Sequence[Path], devices: Sequence[Path]) -> str:
+def confine(folders: Sequence[Path], devices: Sequence[Path], readable: Sequence[Path] = ()) -> str:
     """Let this thread, and what it starts, write below ``folders`` and to ``devices`` only.
 
-    Returns why that could not be done, or nothing.
+    Where ``readable`` names something, no file can be read but below that and below ``folders``. Returns why
+    that could not be done, or nothing.
     """
     known = version()
     if known == 0:
@@ -53,8 +56,10 @@ def confine_writes(folders: Sequence[Path], devices: Sequence[Path]) -> str:
     in_folders = _WRITE_FILE | _CHANGE_FOLDERS | (_REFER if known >= 2 else 0)
     in_folders |= _TRUNCATE if known >= 3 else 0
     to_device = in_folders & (_WRITE_FILE | _TRUNCATE)
-    rules = [(each, in_folders) for each in folders] + [(each, to_device) for each in devices]
-    ruleset = _Ruleset(in_folders, 0, _SCOPES if known >= 6 else 0)
+    read = _READ_FILE if readable else 0
+    rules = [(each, in_folders | read) for each in folders] + [(each, to_device) for each in devices]
+    rules += [(each, read) for each in readable]
+    ruleset = _Ruleset(in_folders | read, 0, _SCOPES if known >= 6 else 0)
     size = 24 if known >= 6 else 8
     libc = _libc()
     handle = libc.syscall(
@@ -73,6 +78,29 @@ def confine_writes(folders: Sequence[Path], devices: Sequence[Path]) -> str:
     return ""
 
 
+def all_but(hidden: Sequence[Path]) -> list[Path]:
+    """What there is beside the ways to what is hidden; rules of Landlock can only allow, never except.
+
+    What is put later into a folder on such a way is hidden too.
+    """
+    places = {path.resolve() for path in hidden}
+    on_the_way = {parent for place in places for parent in place.parents}
+    beside = []
+    for folder in on_the_way - places:
+        with suppress(OSError), os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries if not entry.is_symlink()]
+            beside += [path for path in found if path not in places and path not in on_the_way]
+    return beside
+
+
+def is_on_the_way(folder: Path, hidden: Sequence[Path]) -> bool:
+    """Whether what will be put into a folder is hidden, because the folder has something hidden below it."""
+    place = folder.resolve()
+    while not place.is_dir():
+        place = place.parent
+    return any(path.resolve().is_relative_to(place) for path in hidden)
+
+
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -80,7 +108,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
         return  # a device that is not there
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
-            access &= _WRITE_FILE | _TRUNCATE
+            access &= _WRITE_FILE | _TRUNCATE | _READ_FILE
         rule = _Beneath(access, place)
         libc.syscall(
             ctypes.c_long(_ADD_RULE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import queue
 import shutil
@@ -12,13 +13,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway.child import describe_ending, environment_for_child
 from gateway.clock import Clock
+from gateway.logs import places
 from gateway.modelhost.protocol import (
     MEMORY_STAGE,
     Begin,
@@ -42,6 +44,7 @@ _LOOK_EVERY_S = 0.2
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
 _LAST_WORDS_S = 5.0
+_STARTING = -1  # what it works on before it says hello: the number of no request
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ class Ended:
 
 
 Answer = Loaded | Predicted | Refused | Stepped | Ended
+
+
+@dataclass(frozen=True)
+class Places:
+    """Files that are hidden from the process, and folders in which it must find what is put there later."""
+
+    hidden: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,8 @@ class ModelProcess:
         See :class:`gateway.modelhost.watchdog.Watchdog`.
     scratch
         The only folder that it may write to; emptied before and after. None: one among the temporary files.
+    named
+        What it may not read, and what it must be able to.
     """
 
     def __init__(
@@ -82,8 +95,10 @@ class ModelProcess:
         scratch: Path | None,
         clock: Clock,
         log: FilteringBoundLogger,
+        named: Places = Places(),  # noqa: B008 - frozen
         command: Sequence[str] = HOST_COMMAND,
     ) -> None:
+        self._named = named
         self._begin = begin
         self._watchdog = Watchdog(step_timeout_s)
         self._scratch = scratch or Path(tempfile.mkdtemp(prefix="aigw-model-"))
@@ -181,7 +196,11 @@ class ModelProcess:
     def _supervise(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         while not self._stopping.is_set():
-            came_up = self._run_one()
+            try:
+                came_up = self._run_one()
+            except Exception as error:  # noqa: BLE001 - nobody else would start the next one
+                came_up = False
+                self._not_started(error)
             if self._stopping.is_set():
                 return
             backoff_s = _FIRST_BACKOFF_S if came_up else min(backoff_s * 2, _LONGEST_BACKOFF_S)
@@ -190,23 +209,44 @@ class ModelProcess:
     def _run_one(self) -> bool:
         """One process from start to end; True if it said hello."""
         prepare_scratch(self._scratch)
-        ours, theirs = socket.socketpair()
-        environment = {**environment_for_child(os.environ), **scratch_environment(self._scratch)}
-        arguments = [str(os.getpid()), str(theirs.fileno()), str(self._scratch)]
-        with theirs:
-            process = subprocess.Popen(
-                [*self._command, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-            )
-        line = Line(ours)
+        process, line = self._open()
         with self._lock:
             self._process, self._line = process, line
+            if self._stopping.is_set():
+                process.kill()
+        self._watchdog.turn(_STARTING, "", self._clock.monotonic_s(), loading=True)
         self._send(line, self._begin)
-        hung_for_s = self._listen(line)
-        return self._end_of(process, line, hung_for_s)
+        hung_for_s = None
+        try:
+            hung_for_s = self._listen(line)
+        finally:
+            came_up = self._end_of(process, line, hung_for_s)
+        return came_up
+
+    def _open(self) -> tuple[subprocess.Popen[bytes], Line]:
+        """A fresh process, and our end of its socket."""
+        environment = {**environment_for_child(os.environ), **scratch_environment(self._scratch)}
+        ours, theirs = socket.socketpair()
+        arguments = [os.getpid(), theirs.fileno(), self._scratch, json.dumps(asdict(self._named))]
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [*self._command, *map(str, arguments)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.stderr.fileno(),
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                )
+        except OSError:
+            ours.close()
+            raise
+        return process, Line(ours)
+
+    def _not_started(self, error: Exception) -> None:
+        kind = type(error).__name__
+        with self._lock:
+            self._trouble = f"it cannot be started ({getattr(error, 'strerror', None) or kind})"
+        self._log.error("model_process_not_started", error=kind, places=places(error))
 
     def _listen(self, line: Line) -> float | None:
         """Pass answers on until the process is gone (None), or hung for so many seconds."""
@@ -222,6 +262,7 @@ class ModelProcess:
                 return None
             if message is None:
                 return None
+            line.close_handles()  # it has none to give
             self._hear(message)
 
     def _hear(self, message: Message) -> None:
@@ -230,9 +271,11 @@ class ModelProcess:
             with self._said_hello:
                 self._hello = self._last_hello = message
                 self._said_hello.notify_all()
+            self._watchdog.turn(0, "", now_s)
             self._log_hello(message)
         elif isinstance(message, Turn):
-            card = self._pending[message.id].card if message.id in self._pending else message.loading
+            known = self._pending.get(message.id)
+            card = known.card if known else message.loading
             self._watchdog.turn(message.id, card, now_s, loading=bool(message.loading), slow=message.slow)
         elif isinstance(message, Stepped):
             self._watchdog.stepped(message.seconds, now_s, starts_again=message.stage == MEMORY_STAGE)
@@ -265,9 +308,8 @@ class ModelProcess:
             blamed = number == self._watchdog.working_on
             pending.answers.put(Ended(blamed, *self._account(pending.card, ending, hung_for_s)))
         if not self._stopping.is_set():
-            blamed_card = (
-                orphans[self._watchdog.working_on].card if self._watchdog.working_on in orphans else ""
-            )
+            guilty = orphans.get(self._watchdog.working_on)
+            blamed_card = guilty.card if guilty else ""
             self._log.error("model_process_died", ending=ending, hung_for_s=hung_for_s, card=blamed_card)
         self._watchdog.turn(0, "", self._clock.monotonic_s())
         prepare_scratch(self._scratch)
@@ -287,8 +329,8 @@ class ModelProcess:
         self._log.info(
             "model_process_ready", pid=hello.pid, device=hello.device, memory_bytes=hello.memory_bytes
         )
-        box = Sandbox(hello.network, hello.writes)
+        box = Sandbox(hello.network, hello.writes, hello.reads)
         if not self._told_of_sandbox:
             say = self._log.info if box.complete else self._log.warning
-            say("sandbox", network=box.network, writes=box.writes)
+            say("sandbox", **vars(box))
             self._told_of_sandbox = True

@@ -11,7 +11,7 @@ import select
 import socket
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from gateway.modelhost.share import VolumeInfo, info_from
 
@@ -79,7 +79,7 @@ class Hello:
     ----------
     further_devices
         With ``auto``: the other GPUs of this machine.
-    network, writes
+    network, writes, reads
         What the sandbox says, see :class:`gateway.modelhost.sandbox.Sandbox`.
     """
 
@@ -89,6 +89,7 @@ class Hello:
     memory_bytes: int
     network: str
     writes: str
+    reads: str
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,9 @@ _KINDS: dict[str, type[Message]] = {
 }
 
 
+_TYPES = {kind: get_type_hints(kind) for kind in _KINDS.values()}
+
+
 def encode(message: Message) -> bytes:
     """One line of UTF-8 JSON."""
     text = json.dumps({"type": type(message).__name__, **asdict(message)}, separators=(",", ":"))
@@ -180,10 +184,26 @@ def decode(line: bytes) -> Message:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if kind is Predict:
         values["channels"] = tuple(info_from(each) for each in values.get("channels", ()))
+    if wrong := [name for name, value in values.items() if not _fits(value, _TYPES[kind][name])]:
+        raise ValueError(f"not a {kind.__name__}: {', '.join(wrong)}")
     try:
         return kind(**values)
     except TypeError as error:
         raise ValueError(f"not a {kind.__name__}: {error}") from error
+
+
+def _fits(value: object, wanted: Any) -> bool:
+    """Whether a value is of a type; numbers without a fraction may stand for others."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if origin is not None:
+        return any(_fits(value, each) for each in inner)
+    if wanted is Any or wanted is float:
+        return wanted is Any or type(value) in (int, float)
+    return type(value) is wanted
 
 
 class Line:
@@ -227,6 +247,10 @@ class Line:
 
     def close(self) -> None:
         """Close the socket, and every descriptor that nobody took."""
+        self.close_handles()
+        self._connection.close()
+
+    def close_handles(self) -> None:
+        """Close every descriptor that came along and that nobody took."""
         while self._handles:
             os.close(self._handles.popleft())
-        self._connection.close()

@@ -11,8 +11,9 @@ import numpy as np
 from ai.errors import AiError, ModelError, SeriesRefused
 from ai.model import Model, Prediction, RunContext, Step, Steps
 from ai.volume import Volume
+from gateway.modelhost.answers import Answers
 from gateway.modelhost.memory import gib, is_lack_of_memory
-from gateway.modelhost.protocol import Predict, Predicted, Refused
+from gateway.modelhost.protocol import Predict, Predicted, Refused, encode
 from gateway.modelhost.share import as_array, borrow_volume
 
 LAST_RUNG = 3
@@ -26,14 +27,21 @@ class Run:
     ----------
     alone
         It once had too little memory: it waits until no other run is under way.
+    waits_for
+        The runs beside which it had no place when it was last tried; none of them: it has not been.
     """
 
-    def __init__(self, request: Predict, handles: tuple[int, ...], *, deterministic: bool) -> None:
+    def __init__(
+        self, request: Predict, handles: tuple[int, ...], answers: Answers, *, deterministic: bool
+    ) -> None:
         self.request = request
         self.steps: Steps | None = None
         self.alone = False
+        self.waits_for: frozenset[int] = frozenset()
+        self._needed_bytes: int | None = None
         self._model: Model | None = None
         self._handles = handles
+        self._answers = answers
         self._context = RunContext(deterministic)
 
     @property
@@ -52,14 +60,19 @@ class Run:
         return self._model is None or not self._model.device.startswith("cuda") or self.rung >= LAST_RUNG
 
     def needed_bytes(self, model: Model) -> int:
-        """What the model expects to take for this image."""
-        first = self.request.channels[0]
-        return model.needed_bytes(first.shape, first.spacing_mm)
+        """What the model expects to take for this image; it is asked once."""
+        if self._needed_bytes is None:
+            first = self.request.channels[0]
+            self._needed_bytes = model.needed_bytes(first.shape, first.spacing_mm)
+        return self._needed_bytes
 
     def begin(self, model: Model) -> None:
         """Make the first channel's grid the model's; nothing is computed yet."""
         self._model = model
-        self.steps = model.steps(self._volumes(), self._context)
+        volumes = self._volumes()
+        if model.spec.loader == "pipeline":
+            self._context.shared = self._answers.of(volumes)
+        self.steps = model.steps(volumes, self._context)
 
     def step(self) -> Step | Predicted:
         """The next piece of work; what the model raises comes through."""
@@ -103,12 +116,18 @@ class Run:
             )
         as_array(self._handles[-1], shape, "uint8")[...] = labels
         run_facts = {"deterministic": self._context.deterministic, "memory_rung": self.rung}
-        return Predicted(
+        answer = Predicted(
             self.id,
             _numbers(prediction.scalars),
             _numbers({str(number): value for number, value in prediction.confidence.items()}),
             {**run_facts, **prediction.facts},
         )
+        try:
+            encode(answer)
+        except (TypeError, ValueError):
+            sentence = f"The model {self.request.card} told facts of its run that are no JSON."
+            raise ModelError("MODEL_OUTPUT_INVALID", sentence) from None
+        return answer
 
 
 def refusal(number: int, error: BaseException) -> Refused:

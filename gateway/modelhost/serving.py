@@ -14,6 +14,7 @@ from ai.errors import AiError
 from ai.loaders import choose_device
 from ai.model import Model
 from gateway.logs import places
+from gateway.modelhost.answers import Answers
 from gateway.modelhost.memory import budget_bytes, is_lack_of_memory, release
 from gateway.modelhost.models import Models, NotLoaded
 from gateway.modelhost.protocol import (
@@ -56,11 +57,12 @@ class Host:
         self._models = Models(self._device, budget)
         self._inbox: queue.SimpleQueue[tuple[Load | Predict | Cancel, tuple[int, ...]]] = queue.SimpleQueue()
         self._schedule = Schedule()
+        self._answers = Answers()
         self._runs: dict[int, Run] = {}
         self._turn = Turn(0)
         self._told_s = 0.0
         others = _other_gpus(self._device) if begin.device == "auto" else ()
-        self._send(Hello(os.getpid(), self._device, others, budget, box.network, box.writes))
+        self._send(Hello(os.getpid(), self._device, others, budget, **vars(box)))
 
     def serve(self) -> None:
         """Until the worker is gone."""
@@ -91,7 +93,9 @@ class Host:
             elif isinstance(request, Load):
                 self._load(request)
             else:
-                self._runs[request.id] = Run(request, handles, deterministic=self._deterministic)
+                self._runs[request.id] = Run(
+                    request, handles, self._answers, deterministic=self._deterministic
+                )
                 self._schedule.add(request.id, request.priority, time.monotonic())
 
     # -- one piece of work --------------------------------------------------------------------
@@ -100,12 +104,17 @@ class Host:
         """The next step of the first prediction in order that may go on."""
         for number in self._schedule.order(time.monotonic()):
             run = self._runs[number]
-            if run.steps is None and not self._begin(run):
+            if run.steps is None and (self._has_no_place(run) or not self._begin(run)):
+                run.waits_for = self._models.warm.under_way
                 continue
             if run.steps is not None:
                 self._schedule.serve(number, time.monotonic())
                 self._step(run)
             return
+
+    def _has_no_place(self, run: Run) -> bool:
+        """True while the same runs are under way beside which it could not begin."""
+        return bool(run.waits_for) and run.waits_for == self._models.warm.under_way
 
     def _step(self, run: Run) -> None:
         self._say_turn(Turn(run.id, slow=run.slow))
@@ -134,6 +143,7 @@ class Host:
             model = self._loaded(request)
             if model is None:
                 return False
+            self._say_turn(Turn(run.id, slow=True))  # from here on its code is run
             needed = run.needed_bytes(model)
             admission = warm.admit(run.id, request.digest, needed)
             if admission is Admission.LATER:

@@ -10,6 +10,8 @@ import fcntl
 import math
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,23 +99,22 @@ def info_from(fields: dict[str, object]) -> VolumeInfo:
 
 def lend(size_bytes: int) -> int:
     """A descriptor of fresh shared memory, all zero; its size can not be changed by anybody."""
-    handle = os.memfd_create("aigw", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(handle, max(size_bytes, 1))
-        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SIZE_STAYS)
-    except OSError as error:
-        os.close(handle)
-        raise MemoryError(f"{size_bytes} bytes of shared memory cannot be had: {error.strerror}") from error
+    with _lack_of_memory(size_bytes):
+        handle = os.memfd_create("aigw", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with _closed_on_error(handle):
+            os.ftruncate(handle, max(size_bytes, 1))
+            fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SIZE_STAYS)
     return handle
 
 
 def lend_volume(volume: Volume) -> int:
     """A descriptor of shared memory with the voxels, in C order, which nobody can change any more."""
     handle = lend(volume.voxels.nbytes)
-    shared = as_array(handle, volume.voxels.shape, volume.voxels.dtype.name)
-    shared[...] = volume.voxels
-    del shared  # a mapping that can write would forbid the seal
-    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    with _lack_of_memory(volume.voxels.nbytes), _closed_on_error(handle):
+        shared = as_array(handle, volume.voxels.shape, volume.voxels.dtype.name)
+        shared[...] = volume.voxels
+        del shared  # a mapping that can write would forbid the seal
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     return handle
 
 
@@ -140,6 +141,23 @@ def as_array(
     access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
     memory = mmap.mmap(handle, size_bytes, access=access)
     return np.frombuffer(memory, kind).reshape(shape)
+
+
+@contextmanager
+def _lack_of_memory(size_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MemoryError(f"{size_bytes} bytes of shared memory cannot be had: {error.strerror}") from error
+
+
+@contextmanager
+def _closed_on_error(handle: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def _frozen(value: object) -> object:

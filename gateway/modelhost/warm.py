@@ -57,6 +57,11 @@ class WarmModels(Generic[T]):
         return len(self._running)
 
     @property
+    def under_way(self) -> frozenset[int]:
+        """Those runs."""
+        return frozenset(self._running)
+
+    @property
     def weight_bytes(self) -> int:
         """Of all warm models."""
         return sum(entry.size_bytes for entry in self._entries.values())

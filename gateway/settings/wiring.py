@@ -19,6 +19,9 @@ from gateway.settings.runtime import cards, completion_rules, routes, why_held
 from gateway.sweep import SweepRules
 
 
+_PATIENTS_FILES = ("spool", "results", "journal.db", "journal.db-wal", "journal.db-shm")
+
+
 def sweep_rules(settings: Settings) -> SweepRules:
     """What the sweeper decides by."""
     return SweepRules(
@@ -59,6 +62,7 @@ def worker_settings(settings: Settings) -> tuple[WorkerSettings, ...]:
             deterministic=workers.deterministic,
             step_timeout_s=workers.step_timeout,
             scratch=str(settings.data_dir / "scratch" / f"slot-{slot}"),
+            hidden=tuple(str(settings.data_dir / name) for name in _PATIENTS_FILES),
         )
         for slot, device in enumerate(workers.device)
     )
