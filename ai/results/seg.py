@@ -19,7 +19,7 @@ from pydicom.valuerep import DSfloat
 
 from ai.geometry import VerdictCode, VolumeGeometry
 from ai.model import Structure
-from ai.results.coding import concept
+from ai.results.coding import concept, identify_private_scheme
 from ai.results.context import ResultContext
 from ai.results.equipment import (
     MANUFACTURER,
@@ -108,6 +108,7 @@ def build_seg(context: ResultContext) -> Dataset:
     _cite_sources(seg, planes)
     set_series(seg, context, "seg")
     add_equipment(seg, context)
+    identify_private_scheme(seg, spec)
     return seg
 
 
@@ -222,6 +223,7 @@ def _segment(context: ResultContext, structure: Structure) -> Any:
         tracking_uid=context.identity.tracking_uids[structure.number],
         tracking_id=tracking_id(context, structure),
         display_color=hd.color.CIELabColor.from_rgb(*terms.rgb),
+        anatomic_regions=[concept(terms.region)] if terms.region is not None else None,
     )
     if structure.description:
         item.SegmentDescription = structure.description

@@ -18,6 +18,7 @@ from highdicom.sr import CodedConcept, RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from ai.results.coding import identify_private_scheme
 from ai.results.context import ResultContext
 from ai.results.equipment import (
     MANUFACTURER,
@@ -99,6 +100,7 @@ def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
     copy_patient_and_study(report, first)
     set_series(report, context, "sr")
     add_equipment(report, context)
+    identify_private_scheme(report, context.spec)
     return report
 
 

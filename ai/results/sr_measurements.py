@@ -20,6 +20,8 @@ Group = (
     | hd.sr.MeasurementsAndQualitativeEvaluations
 )
 
+_ANATOMICAL_STRUCTURE = "91723000"
+_SIDES = ("7771000", "24028007", "51440002", "66459002")  # PS3.16 CID 244
 _AREA = CodedConcept("42798000", "SCT", "Area")
 _SQUARE_MILLIMETRE = CodedConcept("mm2", "UCUM", "square millimeter")
 _VOLUME = CodedConcept("118565006", "SCT", "Volume")
@@ -128,11 +130,19 @@ def _algorithm(seg: Dataset) -> hd.sr.AlgorithmIdentification:
 
 
 def _sites(codes: terminology.CodedStructure) -> list[hd.sr.FindingSite] | None:
-    """The organ and its side. A tissue or an implant is a finding at no one site."""
-    if codes.category.value != "91723000":
+    """The organ with its side or its part; of what is found in many places, where this one lies."""
+    place = codes.type if codes.category.value == _ANATOMICAL_STRUCTURE else codes.region
+    if place is None:  # a tissue or an implant is a finding at no one site
         return None
-    side = concept(codes.modifier) if codes.modifier else None
-    return [hd.sr.FindingSite(anatomic_location=concept(codes.type), laterality=side)]
+    modifier = concept(codes.modifier) if codes.modifier else None
+    is_side = codes.modifier is not None and codes.modifier.value in _SIDES
+    return [
+        hd.sr.FindingSite(
+            anatomic_location=concept(place),
+            laterality=modifier if is_side else None,
+            topographical_modifier=None if is_side else modifier,
+        )
+    ]
 
 
 def _measurements(context: ResultContext, measurement: Measurement) -> list[hd.sr.Measurement]:

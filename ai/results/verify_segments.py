@@ -52,6 +52,8 @@ def _check_segment(item: Dataset, structure: Structure, context: ResultContext) 
     expect(f"the type of {name}", _code(kind), _pair(terms.type))
     modifiers = [_code(m) for m in kind.get("SegmentedPropertyTypeModifierCodeSequence", ())]
     expect(f"the modifiers of {name}", modifiers, [_pair(terms.modifier)] if terms.modifier else [])
+    regions = [_code(region) for region in item.get("AnatomicRegionSequence", ())]
+    expect(f"the region of {name}", regions, [_pair(terms.region)] if terms.region else [])
 
 
 def _code(item: Dataset) -> tuple[str, str]:
