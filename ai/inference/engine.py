@@ -8,7 +8,7 @@ back → last changes (:mod:`ai.inference.after`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,7 +31,7 @@ from ai.volume import LabelArray, Volume
 
 Forward = Callable[[Tensor], Tensor]
 """``(batch, channels, x, y, z)``, in 2D ``(batch, channels, rows, columns)``, to scores ``(batch, classes,
-*same)`` on the same device."""
+*same)`` on the same device. One that also has ``pieces`` answers with rests (:mod:`ai.inference.forward`)."""
 
 _PREPARED = 0.05  # of the time, roughly
 _TILED = 0.95
@@ -164,7 +164,8 @@ class NetworkModel:
         )
         count = len(prepared.plan.batches)
         for index in range(count):
-            work.tiles(index)
+            for _ in work.tiles(index):
+                yield Step("tiles", _PREPARED + (_TILED - _PREPARED) * index / count)
             yield Step("tiles", _PREPARED + (_TILED - _PREPARED) * (index + 1) / count)
         geometry = channels[0].geometry
         labels = work.labels(channels[0].voxels.shape)
@@ -214,11 +215,11 @@ class _Work:
         tile = prepared.plan.tile[ring] + len(prepared.plan.batches[0]) - 1
         self._painter = Painter(recipe.output, ways, self._target.permute(order), tile)
 
-    def tiles(self, index: int) -> None:
-        """Run one batch of tiles, and paint the planes that it finished."""
+    def tiles(self, index: int) -> Generator[None, None, None]:
+        """Run one batch of tiles, with rests, and paint the planes that it finished."""
         plan = self._prepared.plan
         places = plan.batches[index]
-        scores = answer(
+        scores = yield from answer(
             self._networks.forwards, self._prepared.image, places, plan.tile, self._recipe, self._numerics
         )
         if self._recipe.output.kind == "scalar":

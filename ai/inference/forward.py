@@ -1,8 +1,13 @@
-"""Tiles through the networks: batch, mirrors, folds."""
+"""Tiles through the networks: batch, mirrors, folds; with a rest after each, and within what takes long.
+
+A network that has a method ``pieces`` besides being called answers piece by piece: a generator that yields
+between pieces of work and returns the scores. Nothing global is held while it rests, for another model may
+run then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import combinations
 
 import torch
@@ -13,6 +18,9 @@ from ai.inference.precision import Numerics
 from ai.inference.tiling import Shape
 from ai.model.recipe import Recipe
 
+Pieces = Generator[None, None, Tensor]
+"""Yields where the work may rest; returns scores."""
+
 
 def answer(
     forwards: Sequence[Callable[[Tensor], Tensor]],
@@ -21,7 +29,7 @@ def answer(
     tile: Shape,
     recipe: Recipe,
     numerics: Numerics,
-) -> Tensor:
+) -> Pieces:
     """The answers of the networks to some tiles, averaged over folds and mirrors.
 
     Parameters
@@ -40,18 +48,37 @@ def answer(
     mirrors = [()] if recipe.output.kind in ("labels", "scalar") else list(_mirrors(recipe, first))
     many = len(mirrors) * len(forwards) > 1
     total: Tensor | None = None
-    with numerics.active():
-        for forward in forwards:
-            for dims in mirrors:
-                scores = forward(given.flip(dims)).flip(dims) if dims else forward(given)
-                if many:
-                    scores = scores.float()
-                total = scores if total is None else total.add_(scores)
+    for forward in forwards:
+        for dims in mirrors:
+            if total is not None:
+                yield
+            scores = yield from _asked(forward, given.flip(dims) if dims else given, numerics)
+            scores = scores.flip(dims) if dims else scores
+            if many:
+                scores = scores.float()
+            total = scores if total is None else total.add_(scores)
     if total is None:
         raise ModelError("MODEL_CLOSED", "The model was closed; load it again.")
     if many and recipe.output.kind != "labels":
         total /= len(mirrors) * len(forwards)
     return _checked(total.unsqueeze(2) if flat and total.ndim == 4 else total, len(places), tile, recipe)
+
+
+def _asked(forward: Callable[[Tensor], Tensor], given: Tensor, numerics: Numerics) -> Pieces:
+    """One network's answer, in pieces if it has them."""
+    begin = getattr(forward, "pieces", None)
+    if begin is None:
+        with numerics.active():
+            return forward(given)
+    work: Pieces = begin(given)
+    while True:
+        try:
+            with numerics.active():
+                next(work)
+        except StopIteration as end:
+            scores: Tensor = end.value
+            return scores
+        yield
 
 
 def _box(place: Shape, tile: Shape) -> tuple[slice, ...]:

@@ -47,7 +47,10 @@ def load(spec: ModelSpec, device: str, _find: object = None) -> NetworkModel:
 
 
 def _forward(network: nn.Module, spec: ModelSpec, recipe: Recipe, device: str) -> Callable[[Tensor], Tensor]:
-    """A network that answers with the first of its outputs, held against the structures of the card."""
+    """A network that answers with the first of its outputs, held against the structures of the card.
+
+    One that answers in pieces is given as it is: its classes are known before it runs.
+    """
 
     def forward(batch: Tensor) -> Tensor:
         return first_tensor(network(batch))
@@ -56,6 +59,8 @@ def _forward(network: nn.Module, spec: ModelSpec, recipe: Recipe, device: str) -
     classes = getattr(network, "classes", None)
     if isinstance(classes, int):
         check_answer(spec, recipe, (None, classes, *[None] * recipe.dimensions))
+        if hasattr(network, "pieces"):
+            return network
     else:
         probe(spec, recipe, runner, device)
     return checked(spec, recipe, runner)

@@ -11,7 +11,7 @@ waste less on surroundings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from math import lcm
 from typing import Any
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ai.errors import ModelError
+from ai.networks.pieces import run
 
 _BLOCK = 90  # voxels of a side, rounded to what the scales allow
 _Three = tuple[int, int, int]
@@ -91,6 +92,10 @@ class DeepMedic(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(batch, channels, x, y, z)`` to scores ``(batch, classes, x, y, z)``."""
+        return run(self.pieces(image))
+
+    def pieces(self, image: Tensor) -> Generator[None, None, Tensor]:
+        """The same, with a rest after each block."""
         size = image.shape[2:]
         block = _three(
             min(max(1, _BLOCK // step), -(-length // step)) * step
@@ -108,6 +113,7 @@ class DeepMedic(nn.Module):
                 scores = part.new_empty((image.shape[0], part.shape[1], *size))
             target = scores[:, :, i : i + block[0], j : j + block[1], k : k + block[2]]
             target.copy_(part[:, :, : target.shape[2], : target.shape[3], : target.shape[4]])
+            yield
         assert scores is not None  # noqa: S101  (an image has at least one voxel)
         return scores
 

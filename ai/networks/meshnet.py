@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ai.errors import ModelError
+from ai.networks.pieces import run
 
 _SLAB_VOXELS = 1 << 21  # computed at a time
 _EPSILON = 1e-5  # of the normalisation
@@ -128,19 +129,27 @@ class MeshNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(batch, channels, x, y, z)`` to scores ``(batch, classes, x, y, z)``."""
-        return torch.cat([self._one(each) for each in torch.split(image, 1)])
+        return run(self.pieces(image))
 
-    def _one(self, image: Tensor) -> Tensor:
+    def pieces(self, image: Tensor) -> Generator[None, None, Tensor]:
+        """The same, with a rest after each slab of each layer."""
+        answers = []
+        for each in torch.split(image, 1):
+            answers.append((yield from self._one(each)))
+        return torch.cat(answers)
+
+    def _one(self, image: Tensor) -> Generator[None, None, Tensor]:
         kind = _working_type(image)
-        with torch.autocast(image.device.type, enabled=False):
-            values = image.to(kind, memory_format=torch.channels_last_3d)
-            last = len(self.layers) - 1
-            for index, layer in enumerate(self.layers):
-                weight = self.weights[index].to(kind, memory_format=torch.channels_last_3d)
-                values = self._layer(values, layer, weight, self.biases[index], index == last)
+        values = image.to(kind, memory_format=torch.channels_last_3d)
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            weight = self.weights[index].to(kind, memory_format=torch.channels_last_3d)
+            values = yield from self._layer(values, layer, weight, self.biases[index], index == last)
         return values
 
-    def _layer(self, values: Tensor, layer: Layer, weight: Tensor, bias: Tensor, last: bool) -> Tensor:
+    def _layer(
+        self, values: Tensor, layer: Layer, weight: Tensor, bias: Tensor, last: bool
+    ) -> Generator[None, None, Tensor]:
         """One convolution with what follows it, slab by slab."""
         shape = (1, weight.shape[0], *values.shape[2:])
         result = torch.empty(
@@ -149,13 +158,17 @@ class MeshNet(nn.Module):
         normalised = self.normalised and not last
         moments: list[tuple[int, Tensor, Tensor]] = []
         for rows in _slabs(values.shape[2:]):
-            part = _convolved(values, layer, weight, bias.to(values.dtype), rows)
-            if normalised:
-                mean, variance = torch.batch_norm_update_stats(part, None, None, 0.0)
-                moments.append((rows.stop - rows.start, mean.double(), variance.double()))
-            result[:, :, rows] = part if last or normalised else self._activated(part)
+            with torch.autocast(values.device.type, enabled=False):
+                part = _convolved(values, layer, weight, bias.to(values.dtype), rows)
+                if normalised:
+                    mean, variance = torch.batch_norm_update_stats(part, None, None, 0.0)
+                    moments.append((rows.stop - rows.start, mean.double(), variance.double()))
+                result[:, :, rows] = part if last or normalised else self._activated(part)
+            yield
         if normalised:
-            self._normalise(result, *_pooled(moments))
+            with torch.autocast(values.device.type, enabled=False):
+                self._normalise(result, *_pooled(moments))
+            yield
         return result
 
     def _normalise(self, values: Tensor, mean: Tensor, variance: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -288,6 +288,50 @@ def test_fractions_rise_and_the_last_is_1() -> None:
     assert fractions[0] == 0.0
     assert fractions[-1] == 1.0
     assert len([step for step in seen if step.stage == "tiles"]) == 36
+
+
+class Piecewise:
+    """A network that rests twice, and says whether torch was set for inference while it worked."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        self.inner = inner
+        self.settings: list[tuple[bool, bool]] = []
+
+    def __call__(self, given: Tensor) -> Tensor:
+        raise AssertionError("it is asked for pieces")
+
+    def pieces(self, given: Tensor) -> Generator[None, None, Tensor]:
+        for _ in range(2):
+            self._note()
+            yield
+        self._note()
+        scores: Tensor = self.inner(given)
+        return scores
+
+    def _note(self) -> None:
+        self.settings.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
+
+
+def test_a_network_in_pieces_rests_between_them_and_holds_nothing_global_meanwhile() -> None:
+    inner = network()
+    how = recipe(tiles={"size": None})
+    subject = Piecewise(inner)
+    seen: list[tuple[bool, bool]] = []
+
+    def progress(_stage: str, _share: float) -> None:
+        seen.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
+
+    found = run_to_end(model(subject, how), [volume()], progress, RunContext(deterministic=True))
+    whole = run(model(inner, how), volume(), deterministic=True)
+    assert np.array_equal(found.labels, whole.labels)
+    assert subject.settings == [(False, True)] * 3
+    assert seen == [(True, False)] * 6  # prepare twice, two rests, the tile, the end
+
+
+def test_mirrors_and_folds_rest_between_each_other() -> None:
+    how = recipe(tiles={"size": None, "mirror_axes": [0, 1]})
+    steps = model(network(), how).steps([volume()], RunContext())
+    assert sum(1 for step in steps if step.stage == "tiles") == 4
 
 
 def test_a_run_that_is_ended_gives_its_memory_back() -> None:
