@@ -56,9 +56,11 @@ class Line:
 
     def read_into(self, requests: queue.SimpleQueue[Request]) -> None:
         """Body of the reading thread: requests to the queue; the end of input ends the process."""
-        for line in self._incoming:
-            requests.put(decode_request(line))
-        os._exit(0)
+        try:
+            for line in self._incoming:
+                requests.put(decode_request(line))
+        finally:
+            os._exit(0)
 
     def beat(self, every_s: float) -> None:
         """Body of the heartbeat thread."""
@@ -88,8 +90,9 @@ class Worker:
 
     def __init__(self, line: Line, settings: WorkerSettings, log: FilteringBoundLogger) -> None:
         from gateway.jobs.run import Runner  # imports ai: only after the heartbeat has started
-        from gateway.modelhost.process import ModelProcess, Places
+        from gateway.modelhost.process import ModelProcess
         from gateway.modelhost.protocol import Begin
+        from gateway.modelhost.start import Places
 
         begin = Begin(
             device=settings.device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -67,6 +67,11 @@ def fail(name: str, reason: str, code: int) -> NoReturn:
     """Say on stderr what is wrong, by name and in a sentence, and leave."""
     sys.stderr.write(f"{name}: {reason}\n")
     raise typer.Exit(code)
+
+
+def where_hint(folders: Sequence[Path]) -> str:
+    """What a person may have forgotten who names a model that is not there."""
+    return "" if folders else " Your own models are looked for with --model-dir DIR or --config FILE."
 
 
 def prepare_folder(out: Path) -> None:

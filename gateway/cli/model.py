@@ -22,6 +22,7 @@ from gateway.cli.common import (
     console,
     fail,
     print_json,
+    where_hint,
 )
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def verify(
             beside = [spec.folder.parent] if spec.folder else []
             problems = all_problems(spec, [*beside, *folders])
         except UnknownModel as error:
-            fail(error.code, error.reason, EXIT_NOT_FOUND)
+            fail(error.code, f"{error.reason}{where_hint(folders)}", EXIT_NOT_FOUND)
         except ModelError as error:
             problems = [Problem(error.code, error.reason)]
         rows.append({**record, "ok": not problems, "problems": [problem._asdict() for problem in problems]})

@@ -72,7 +72,7 @@ def all_problems(spec: ModelSpec, folders: Sequence[Path]) -> list[Problem]:
 
 
 def load_for_person(spec: ModelSpec, device: str, find: Find) -> Model:
-    """As :func:`ai.loaders.load_model`, and MODEL_NOT_LOADED for whatever else the model's own code raises."""
+    """As :func:`ai.loaders.load_model`, and MODEL_NOT_LOADED for what else the model's own code raises."""
     from ai.loaders import load_model
 
     try:

@@ -23,6 +23,7 @@ from gateway.cli.common import (
     fail,
     prepare_folder,
     print_json,
+    where_hint,
 )
 from gateway.cli.compare_view import (
     MergeOption,
@@ -93,7 +94,8 @@ def try_model(
                 finally:
                     loaded.close()
     except AiError as error:
-        fail(error.code, error.reason, EXIT_CODES.get(error.code, EXIT_FAILED))
+        hint = where_hint(folders) if error.code == "UNKNOWN_MODEL" else ""
+        fail(error.code, f"{error.reason}{hint}", EXIT_CODES.get(error.code, EXIT_FAILED))
     told = _told(spec, loaded.device, reports, cases.notes)
     if as_json:
         print_json(told)

@@ -22,7 +22,7 @@ _PASSING = (
     *("NOT_ENOUGH_MEMORY", "OUT_OF_MEMORY", "DEVICE_UNAVAILABLE", "CARD_CHANGED"),
     *("MODEL_PROCESS_DOWN", "MODEL_RESTARTED"),
 )
-"""Problems that may go away although no file changes; of the others nobody can be sure, so those are tried again later."""
+"""Problems that may go away although no file changes; the others may too, so they are tried again later."""
 
 
 @dataclass(frozen=True)

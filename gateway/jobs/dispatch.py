@@ -176,8 +176,8 @@ class Dispatcher:
         """The jobs that ended the worker are counted; those that merely were there are not."""
         slot.pid, slot.is_killed = None, False
         blamed = list(slot.blamed())
-        while slot.running:
-            running = slot.running[0]
+        # The others first: where the journal cannot be written, this is begun again with those that remain.
+        for running in sorted(slot.running, key=blamed.__contains__):
             counted = f"{running.job.attempts} of {self._settings.max_attempts} attempts."
             reason = f"The worker ended with {died.ending} {running.doing}, {counted}"
             failure = running.ended_because or Failure("WORKER_DIED", reason)
@@ -186,7 +186,7 @@ class Dispatcher:
                 self._commit.retry_or_fail(running.job, JobEvent.LEASE_EXPIRED, failure, retryable=retryable)
             else:
                 self._commit.requeue(running.job, JobEvent.INTERRUPTED, failure, wait_s=0.0)
-            del slot.running[0]
+            slot.running.remove(running)
 
     def _ended(self, running: Running, event: Done | Failed) -> None:
         job = running.job

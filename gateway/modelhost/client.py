@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import re
@@ -19,6 +20,7 @@ from gateway.modelhost.share import describe, labels_in, lend, lend_volume
 _LOOK_EVERY_S = 0.2
 _MOST_RESTARTS = 5
 _LONGEST_REASON = 600
+_MOST_FACTS_BYTES = 1 << 20
 _LOOKS = int(120 / _LOOK_EVERY_S)  # the process is there by then
 
 
@@ -77,7 +79,7 @@ class ModelClient:
         handles: list[int] = []
         try:
             for volume in channels:
-                handles.append(lend_volume(volume))  # noqa: PERF401 - what is lent is closed if the next fails
+                handles.append(lend_volume(volume))
             handles.append(lend(channels[0].voxels.size))
             for _ in range(_MOST_RESTARTS):
                 number = self._next_number()
@@ -86,6 +88,7 @@ class ModelClient:
                 answers = self.process.submit(request, self.card, tuple(handles))
                 answer = self._wait(number, answers, progress)
                 if isinstance(answer, Predicted):
+                    _check_facts(request.card, answer)
                     confidence = {int(key): value for key, value in answer.confidence.items()}
                     labels = labels_in(handles[-1], shape)
                     return Prediction(labels, answer.scalars, confidence, answer.facts)
@@ -131,6 +134,20 @@ class ModelClient:
 def _restarted_too_often() -> ModelFault:
     sentence = f"The model process ended {_MOST_RESTARTS} times over other runs while this one was in it."
     return ModelFault("MODEL_RESTARTED", sentence)
+
+
+def _check_facts(card: str, answer: Predicted) -> None:
+    """They go into the journal: text that can be written, and not too much of it."""
+    try:
+        written = json.dumps([answer.scalars, answer.facts], ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        sentence = f"The model {card} told facts of its run that are no JSON."
+        raise ModelError("MODEL_OUTPUT_INVALID", sentence) from None
+    if len(written) > _MOST_FACTS_BYTES:
+        sentence = (
+            f"The model {card} told {len(written)} bytes of facts of its run; {_MOST_FACTS_BYTES} are kept."
+        )
+        raise ModelError("MODEL_OUTPUT_INVALID", sentence)
 
 
 def _error(answer: Refused) -> Exception:

@@ -1,4 +1,4 @@
-"""Landlock: a process gives up for good writing to files, but below the folders that it names, and reading some.
+"""Landlock: a process gives up for good writing to files but below folders that it names, and reading some.
 
 Source: Linux, Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
 """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _GPU_RESERVE_BYTES = 1 << 30  # the context of CUDA, libraries' workspaces, fragments
 _GPU_SHARE = 0.95
 _CPU_SHARE = 0.7  # the rest is for the worker, which holds the series twice, and for everybody else
+_GROUPS = Path("/sys/fs/cgroup")
 _CPU_ALLOCATOR = "DefaultCPUAllocator"  # torch has no class of its own for this one
 
 
@@ -64,10 +66,16 @@ def _available_bytes() -> int:
     return 1 << 62
 
 
-def _group_limits() -> list[int]:
-    """Of the control group that a container or service manager put us into."""
-    try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return []
-    return [int(text)] if text.isdigit() else []
+def _group_limits(membership: Path = Path("/proc/self/cgroup"), root: Path = _GROUPS) -> list[int]:
+    """Of the control groups that a container or service manager put us into, one in another."""
+    limits = []
+    with suppress(OSError):
+        lines = membership.read_text(encoding="utf-8").splitlines()
+        inner = root / next((line[4:] for line in lines if line.startswith("0::/")), "")
+        for group in (inner, *inner.parents):
+            if not group.is_relative_to(root):
+                break
+            with suppress(OSError):
+                text = (group / "memory.max").read_text(encoding="ascii").strip()
+                limits += [int(text)] if text.isdigit() else []
+    return limits

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import queue
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from gateway.child import describe_ending, environment_for_child
+from gateway.child import describe_ending
 from gateway.clock import Clock
 from gateway.logs import places
+from gateway.modelhost.ending import Ended, account
 from gateway.modelhost.protocol import (
     MEMORY_STAGE,
     Begin,
@@ -36,10 +33,10 @@ from gateway.modelhost.protocol import (
     Stepped,
     Turn,
 )
-from gateway.modelhost.sandbox import Sandbox, prepare_scratch, scratch_environment
+from gateway.modelhost.sandbox import Sandbox, prepare_scratch
+from gateway.modelhost.start import HOST_COMMAND, Places, start
 from gateway.modelhost.watchdog import Watchdog
 
-HOST_COMMAND = (sys.executable, "-m", "gateway.modelhost.host")
 _LOOK_EVERY_S = 0.2
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
@@ -47,24 +44,7 @@ _LAST_WORDS_S = 5.0
 _STARTING = -1  # what it works on before it says hello: the number of no request
 
 
-@dataclass(frozen=True)
-class Ended:
-    """The model process ended before it answered; ``blamed``: it was working on this request then."""
-
-    blamed: bool
-    name: str
-    reason: str
-
-
 Answer = Loaded | Predicted | Refused | Stepped | Ended
-
-
-@dataclass(frozen=True)
-class Places:
-    """Files that are hidden from the process, and folders in which it must find what is put there later."""
-
-    hidden: tuple[str, ...] = ()
-    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +95,6 @@ class ModelProcess:
         self._last_hello: Hello | None = None
         self._sending = threading.Lock()
         self._stopping = threading.Event()
-        self._told_of_sandbox = False
         self._trouble = "it is still starting"
         self._supervisor = threading.Thread(target=self._supervise, name="model-process", daemon=True)
 
@@ -200,7 +179,7 @@ class ModelProcess:
                 came_up = self._run_one()
             except Exception as error:  # noqa: BLE001 - nobody else would start the next one
                 came_up = False
-                self._not_started(error)
+                self._failed(error)
             if self._stopping.is_set():
                 return
             backoff_s = _FIRST_BACKOFF_S if came_up else min(backoff_s * 2, _LONGEST_BACKOFF_S)
@@ -209,47 +188,32 @@ class ModelProcess:
     def _run_one(self) -> bool:
         """One process from start to end; True if it said hello."""
         prepare_scratch(self._scratch)
-        process, line = self._open()
+        process, line = start(self._command, self._scratch, self._named)
         with self._lock:
             self._process, self._line = process, line
             if self._stopping.is_set():
                 process.kill()
         self._watchdog.turn(_STARTING, "", self._clock.monotonic_s(), loading=True)
         self._send(line, self._begin)
-        hung_for_s = None
+        hung_for_s, is_understood = None, False
         try:
             hung_for_s = self._listen(line)
+            is_understood = True
         finally:
-            came_up = self._end_of(process, line, hung_for_s)
+            came_up = self._end_of(process, line, hung_for_s, is_understood=is_understood)
         return came_up
 
-    def _open(self) -> tuple[subprocess.Popen[bytes], Line]:
-        """A fresh process, and our end of its socket."""
-        environment = {**environment_for_child(os.environ), **scratch_environment(self._scratch)}
-        ours, theirs = socket.socketpair()
-        arguments = [os.getpid(), theirs.fileno(), self._scratch, json.dumps(asdict(self._named))]
-        try:
-            with theirs:
-                process = subprocess.Popen(
-                    [*self._command, *map(str, arguments)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=sys.stderr.fileno(),
-                    env=environment,
-                    pass_fds=(theirs.fileno(),),
-                )
-        except OSError:
-            ours.close()
-            raise
-        return process, Line(ours)
-
-    def _not_started(self, error: Exception) -> None:
-        kind = type(error).__name__
-        with self._lock:
-            self._trouble = f"it cannot be started ({getattr(error, 'strerror', None) or kind})"
-        self._log.error("model_process_not_started", error=kind, places=places(error))
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, OSError):
+            with self._lock:
+                self._trouble = f"it cannot be started ({error.strerror})"
+        self._log.error("model_process_failed", error=type(error).__name__, places=places(error))
 
     def _listen(self, line: Line) -> float | None:
-        """Pass answers on until the process is gone (None), or hung for so many seconds."""
+        """Pass answers on until the process is gone (None), or hung for so many seconds.
+
+        What it says may be nonsense, and raise anything.
+        """
         while True:
             try:
                 message = line.receive(_LOOK_EVERY_S)
@@ -258,7 +222,7 @@ class ModelProcess:
                 if hung_for_s is not None:
                     return hung_for_s
                 continue
-            except (OSError, ValueError):
+            except OSError:
                 return None
             if message is None:
                 return None
@@ -269,10 +233,11 @@ class ModelProcess:
         now_s = self._clock.monotonic_s()
         if isinstance(message, Hello):
             with self._said_hello:
+                is_first = self._last_hello is None
                 self._hello = self._last_hello = message
                 self._said_hello.notify_all()
             self._watchdog.turn(0, "", now_s)
-            self._log_hello(message)
+            self._log_hello(message, is_first=is_first)
         elif isinstance(message, Turn):
             known = self._pending.get(message.id)
             card = known.card if known else message.loading
@@ -288,15 +253,19 @@ class ModelProcess:
             if pending is not None:
                 pending.answers.put(message)
 
-    def _end_of(self, process: subprocess.Popen[bytes], line: Line, hung_for_s: float | None) -> bool:
+    def _end_of(
+        self, process: subprocess.Popen[bytes], line: Line, hung_for_s: float | None, *, is_understood: bool
+    ) -> bool:
         """Whoever waits is told; the one that was being worked on is blamed."""
-        if hung_for_s is None:
+        if hung_for_s is None and is_understood:
             try:
                 process.wait(timeout=_LAST_WORDS_S)
             except subprocess.TimeoutExpired:
                 self._log.error("model_process_closed_its_socket", pid=process.pid)
         process.kill()
         ending = describe_ending(process.wait())
+        if not is_understood:
+            ending = "a message that is none of its protocol"
         with self._lock:
             orphans, self._pending = self._pending, {}
             came_up = self._hello is not None
@@ -306,7 +275,7 @@ class ModelProcess:
             line.close()
         for number, pending in orphans.items():
             blamed = number == self._watchdog.working_on
-            pending.answers.put(Ended(blamed, *self._account(pending.card, ending, hung_for_s)))
+            pending.answers.put(Ended(blamed, *account(pending.card, ending, hung_for_s, self._watchdog)))
         if not self._stopping.is_set():
             guilty = orphans.get(self._watchdog.working_on)
             blamed_card = guilty.card if guilty else ""
@@ -315,22 +284,11 @@ class ModelProcess:
         prepare_scratch(self._scratch)
         return came_up
 
-    def _account(self, card: str, ending: str, hung_for_s: float | None) -> tuple[str, str]:
-        """Name and sentence of what happened."""
-        doing = "being loaded" if self._watchdog.loading else "running"
-        if hung_for_s is not None:
-            limit_s = self._watchdog.limit_s()
-            sentence = f"The model {card} gave no sign of life for {hung_for_s:.0f} s while it was {doing} "
-            return "MODEL_HUNG", sentence + f"({limit_s:.0f} s are allowed) and its process was ended"
-        hint = ", which is often the kernel's, for lack of memory," if ending == "signal 9" else ""
-        return "MODEL_CRASHED", f"The model process ended with {ending}{hint} while {card} was {doing}"
-
-    def _log_hello(self, hello: Hello) -> None:
+    def _log_hello(self, hello: Hello, *, is_first: bool) -> None:
         self._log.info(
             "model_process_ready", pid=hello.pid, device=hello.device, memory_bytes=hello.memory_bytes
         )
         box = Sandbox(hello.network, hello.writes, hello.reads)
-        if not self._told_of_sandbox:
+        if is_first:
             say = self._log.info if box.complete else self._log.warning
             say("sandbox", **vars(box))
-            self._told_of_sandbox = True

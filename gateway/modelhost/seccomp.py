@@ -24,6 +24,7 @@ _DENY, _UNKNOWN_CALL = _ERROR | errno.EACCES, _ERROR | errno.ENOSYS
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # offsets in struct seccomp_data
 _TYPE_MASK = 0xF
 _CLONE_THREAD = 0x10000
+_HOW_TO_OPEN = os.O_ACCMODE | os.O_TRUNC
 _X32 = 0x40000000
 
 _Lines = list[tuple[int, int, int, int]]
@@ -51,7 +52,11 @@ class _Architecture:
 
 
 _EVERYWHERE = {
-    **{"io_uring_setup": 425, "pidfd_send_signal": 424, "clone3": 435, "pidfd_getfd": 438},
+    "io_uring_setup": 425,
+    "pidfd_send_signal": 424,
+    "clone3": 435,
+    "pidfd_getfd": 438,
+    "openat2": 437,
     "fchmodat2": 452,
 }
 _KNOWN = {
@@ -59,23 +64,60 @@ _KNOWN = {
         0xC000003E,
         {
             **_EVERYWHERE,
-            **{"seccomp": 317, "socket": 41, "socketpair": 53, "connect": 42, "ptrace": 101},
-            **{"process_vm_readv": 310, "process_vm_writev": 311, "open_by_handle_at": 304},
-            **{"kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297},
-            **{"prlimit64": 302, "clone": 56, "fork": 57, "vfork": 58},
-            **{"truncate": 76, "chmod": 90, "fchmod": 91, "fchmodat": 268},
-            **{"chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260},
+            "seccomp": 317,
+            "socket": 41,
+            "socketpair": 53,
+            "connect": 42,
+            "ptrace": 101,
+            "process_vm_readv": 310,
+            "process_vm_writev": 311,
+            "open_by_handle_at": 304,
+            "kill": 62,
+            "tkill": 200,
+            "tgkill": 234,
+            "rt_sigqueueinfo": 129,
+            "rt_tgsigqueueinfo": 297,
+            "prlimit64": 302,
+            "clone": 56,
+            "fork": 57,
+            "vfork": 58,
+            "open": 2,
+            "openat": 257,
+            "truncate": 76,
+            "chmod": 90,
+            "fchmod": 91,
+            "fchmodat": 268,
+            "chown": 92,
+            "fchown": 93,
+            "lchown": 94,
+            "fchownat": 260,
         },
     ),
     "aarch64": _Architecture(
         0xC00000B7,
         {
             **_EVERYWHERE,
-            **{"seccomp": 277, "socket": 198, "socketpair": 199, "connect": 203, "ptrace": 117},
-            **{"process_vm_readv": 270, "process_vm_writev": 271, "open_by_handle_at": 265},
-            **{"kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240},
-            **{"prlimit64": 261, "clone": 220},
-            **{"truncate": 45, "fchmod": 52, "fchmodat": 53, "fchown": 55, "fchownat": 54},
+            "seccomp": 277,
+            "socket": 198,
+            "socketpair": 199,
+            "connect": 203,
+            "ptrace": 117,
+            "process_vm_readv": 270,
+            "process_vm_writev": 271,
+            "open_by_handle_at": 265,
+            "kill": 129,
+            "tkill": 130,
+            "tgkill": 131,
+            "rt_sigqueueinfo": 138,
+            "rt_tgsigqueueinfo": 240,
+            "prlimit64": 261,
+            "clone": 220,
+            "openat": 56,
+            "truncate": 45,
+            "fchmod": 52,
+            "fchmodat": 53,
+            "fchown": 55,
+            "fchownat": 54,
         },
     ),
 }
@@ -128,6 +170,9 @@ def _filter(architecture: _Architecture, process: int) -> _Lines:
         **{call: [_answer(_DENY)] for call in _DENIED},
         "clone3": [_answer(_UNKNOWN_CALL)],  # its arguments cannot be seen; the C library tries clone then
         "clone": [_argument(0), (_ANY_BIT, 1, 0, _CLONE_THREAD), _answer(_DENY), _answer(_ALLOW)],
+        "open": _no_empty_reading(1),
+        "openat": _no_empty_reading(2),
+        "openat2": [_answer(_UNKNOWN_CALL)],  # nor can its flags; callers know older kernels
         "socket": _local_stream(),
         "socketpair": _local_stream(),
         **{call: _only(process) for call in _TO_ITSELF},
@@ -159,6 +204,17 @@ def _only(*values: int) -> _Lines:
     """Allowed where the first argument is one of these."""
     tests = [(_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
     return [_argument(0), *tests, _answer(_DENY), _answer(_ALLOW)]
+
+
+def _no_empty_reading(flags_at: int) -> _Lines:
+    """No file is emptied by opening it to be read, which Landlock knows of since its version 3."""
+    return [
+        _argument(flags_at),
+        (_AND, 0, 0, _HOW_TO_OPEN),
+        (_EQUAL, 0, 1, os.O_RDONLY | os.O_TRUNC),
+        _answer(_DENY),
+        _answer(_ALLOW),
+    ]
 
 
 def _local_stream() -> _Lines:

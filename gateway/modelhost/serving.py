@@ -132,7 +132,7 @@ class Host:
             self._free_for(run)
         if step.stage == MEMORY_STAGE or now_s - self._told_s >= _TELL_EVERY_S:
             self._told_s = now_s
-            self._send(Stepped(run.id, step.stage, step.fraction, now_s - began_s))
+            self._send(Stepped(run.id, str(step.stage), float(step.fraction), now_s - began_s))
 
     def _begin(self, run: Run) -> bool:
         """Load the model and make room; False while the run waits for another one to end."""

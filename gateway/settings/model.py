@@ -196,7 +196,7 @@ class Workers(Section):
     """On each device, for weights and runs; 0: what is free at the start, less a reserve."""
     deterministic: bool = False
     step_timeout: Seconds = Field(default=30.0, gt=0)
-    heartbeat: Seconds = 2.0
+    heartbeat: Seconds = Field(default=2.0, gt=0)
     lease: Seconds = 30.0
 
 

@@ -18,7 +18,6 @@ from gateway.settings.model import Settings
 from gateway.settings.runtime import cards, completion_rules, routes, why_held
 from gateway.sweep import SweepRules
 
-
 _PATIENTS_FILES = ("spool", "results", "journal.db", "journal.db-wal", "journal.db-shm")
 
 

@@ -29,6 +29,8 @@ class FakeModel:
         self.folder = Path(os.environ["AIGW_TEST_FOLDER"])
 
     def needed_bytes(self, shape: Sequence[int], _spacing_mm: object) -> int:
+        if self.spec.id == "fake-dies-early":
+            os._exit(6)
         return 1 << 50 if self.spec.id == "fake-huge" else int(shape[0])
 
     def close(self) -> None:
@@ -45,14 +47,20 @@ class FakeModel:
         if name.startswith("waits"):
             yield from self.wait(Step)
         elif name == "attacks":
-            scalars = {"tcp": attempt(connect), "write": attempt(lambda: self.write())}
+            scalars = {
+                "tcp": attempt(connect),
+                "write": attempt(self.write),
+                "read": attempt((self.folder / "journal.db").read_bytes),
+                "process": attempt(os.fork),
+            }
         else:
             misbehave(name, run)
         yield Step("last", 1.0)
         voxels = channels[0].voxels
         labels = (voxels > voxels.min()).astype(np.uint8)
         yield Step("done", 1.0)
-        return Prediction(labels, scalars, facts={"asked": run.deterministic})
+        facts = {"asked": object()} if name == "odd-facts" else {"asked": run.deterministic}
+        return Prediction(labels, scalars, facts=facts)
 
     def wait(self, step: Any) -> Any:
         """Steps until the test lets it go on."""
@@ -75,6 +83,8 @@ def misbehave(name: str, run: Any) -> None:
             sys.exit(4)
         case "hang":
             time.sleep(600)
+        case "babbles":  # its end of the socket to the worker
+            os.write(int(sys.argv[2]), b'{"type":"Refused","id":{},"kind":1,"code":[],"reason":null}\n')
         case "oom-once" if run.rung == 0:
             raise MemoryError
         case "oom":

@@ -37,7 +37,8 @@ FAKES = Path(__file__).parents[1] / "fake_models"
 PATIENCE_S = 120.0
 MODELS = (
     "fake-ok", "fake-waits", "fake-segfault", "fake-exit", "fake-sys-exit", "fake-raises", "fake-attacks",
-    "fake-oom-once", "fake-oom", "fake-huge", "fake-dies-loading",
+    "fake-oom-once", "fake-oom", "fake-huge", "fake-dies-loading", "fake-dies-early", "fake-odd-facts",
+    "fake-babbles",
 )  # fmt: skip
 
 pytestmark = pytest.mark.timeout(900)
@@ -70,6 +71,7 @@ class Node:
             deterministic=True,
             step_timeout_s=limits.get("step_timeout_s", 30.0),
             scratch=str(folder / "scratch" / "slot-0"),
+            hidden=tuple(str(folder / name) for name in ("spool", "results", "journal.db")),
         )
         self.executor = make(settings)
         dispatch = DispatchSettings(
@@ -251,6 +253,8 @@ def test_an_exit_of_the_model_is_a_crash_and_sys_exit_is_an_error(node: Node) ->
     assert failed["failure_name"] == "MODEL_CRASHED"
     assert "exit code 3" in failed["failure_reason"]
     process = model_pid(node)
+    odd = node.wait_for(node.add("fake-odd-facts"), "failed")
+    assert (odd["failure_name"], odd["attempts"]) == ("MODEL_OUTPUT_INVALID", 1)
     for card, kind in (("fake-sys-exit", "SystemExit"), ("fake-raises", "RuntimeError")):
         failed = node.wait_for(node.add(card), "failed")
         assert (failed["failure_name"], failed["attempts"]) == ("MODEL_FAILED", 2)
@@ -270,18 +274,38 @@ def test_too_little_memory_is_tried_again_with_less_and_then_given_up_by_name(no
     assert "needs about 1048576.00 GiB for 4 × 16 × 16 voxels" in refused["failure_reason"]
 
 
-def test_a_model_reaches_no_network_and_writes_nothing(node: Node, listener: socket.socket) -> None:
+def test_a_model_that_ends_the_process_before_its_first_step_is_blamed(node: Node) -> None:
+    node.hold()
+    innocent = node.add("fake-waits")
+    node.wait_for_step(innocent)
+    failed = node.wait_for(node.add("fake-dies-early", "urgent"), "failed")
+    assert (failed["failure_name"], failed["attempts"]) == ("MODEL_CRASHED", 2)
+    assert "exit code 6 while fake-dies-early was running" in failed["failure_reason"]
+    node.release()
+    assert node.wait_for(innocent, "done")["attempts"] == 1
+
+
+def test_a_model_that_speaks_for_its_process_ends_it_and_the_next_one_is_started(node: Node) -> None:
+    failed = node.wait_for(node.add("fake-babbles"), "failed")
+    assert (failed["failure_name"], failed["attempts"]) == ("MODEL_CRASHED", 2)
+    assert "ended with a message that is none of its protocol while fake-babbles" in failed["failure_reason"]
+    assert node.wait_for(node.add("fake-ok"), "done")["attempts"] == 1
+
+
+def test_a_model_reaches_no_network_and_no_journal_and_writes_nothing(
+    node: Node, listener: socket.socket
+) -> None:
     scalars = node.wait_for(node.add("fake-attacks"), "done")["run"]["scalars"]
     told = node.executor.health().sandbox
     if sandbox.CLOSED not in told:
         pytest.skip(f"the platform does not allow it: {told}")
-    assert scalars["tcp"] == 0.0
+    assert (scalars["tcp"], scalars["process"]) == (0.0, 0.0)
     listener.settimeout(0.1)
     with pytest.raises(TimeoutError):
         listener.accept()
     if landlock.version() == 0:
         pytest.skip("this kernel has no Landlock")
-    assert scalars["write"] == 0.0
+    assert (scalars["write"], scalars["read"]) == (0.0, 0.0)
     assert not (node.folder / "written by a model").exists()
 
 

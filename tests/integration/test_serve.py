@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from gateway.journal import Journal
+from gateway.modelhost import landlock, sandbox
 from gateway.spool import Spool
 from tests.builders import ct_series, write_series
 from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
@@ -138,6 +139,8 @@ def test_readiness_follows_the_worker(gateway: GatewayProcess) -> None:
     wait_until(lambda: get(gateway, "/health/ready")[0] == 200, 60, "readiness")
     body = json.loads(get(gateway, "/health/ready")[1])
     assert "ct-tissue" in body["checks"]["worker"]["reason"]
+    if landlock.version() > 0:
+        assert f"reads {sandbox.NO_PATIENT_FILES}" in body["checks"]["worker"]["reason"]
     first = worker_of(gateway)
     assert first is not None
     os.kill(first.pid, signal.SIGKILL)

@@ -73,7 +73,18 @@ def test_what_describes_no_volume_is_refused(change: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"[]", b'{"type":"Exec"}', b'{"type":"Cancel"}', b'{"type":"Cancel","id":1,"x":2}']
+    "line",
+    [
+        b"[]",
+        b'{"type":"Exec"}',
+        b'{"type":"Cancel"}',
+        b'{"type":"Cancel","id":1,"x":2}',
+        b'{"type":"Cancel","id":{}}',
+        b'{"type":"Stepped","id":1,"stage":"tile","fraction":0.5,"seconds":"1"}',
+        b'{"type":"Refused","id":1,"kind":"run","code":"A","reason":null}',
+        b'{"type":"Predicted","id":1,"scalars":{"a":[]},"confidence":{},"facts":{}}',
+        b'{"type":"Begin","device":"cpu","memory_bytes":true}',
+    ],
 )
 def test_what_is_no_message_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match="not a"):
@@ -177,10 +188,10 @@ def test_a_model_that_starts_again_with_less_memory_is_given_the_time_of_a_cpu()
 
 def test_a_model_is_switched_off_after_crashes_on_different_series_in_a_row() -> None:
     breaker = Breaker()
-    assert not any(breaker.crashed("m", 1, "signal 11.") for _ in range(5)), "one poison series"
-    breaker.crashed("m", 2, "signal 11.")
+    assert not any(breaker.crashed("m", "1", "signal 11.") for _ in range(5)), "one poison series"
+    breaker.crashed("m", "2", "signal 11.")
     breaker.worked("m")
-    offs = [breaker.crashed("m", job, "signal 11.") for job in range(3, 3 + CRASHES_IN_A_ROW)]
+    offs = [breaker.crashed("m", str(job), "signal 11.") for job in range(3, 3 + CRASHES_IN_A_ROW)]
     assert offs == [False] * (CRASHES_IN_A_ROW - 1) + [True]
     assert breaker.off["m"].name == "MODEL_SWITCHED_OFF"
     assert not breaker.seen("m", "a"), "the first look is no change"
