@@ -27,7 +27,7 @@ _EXTRAS = {"dynamic_network_architectures": "nnunet", "onnxruntime": "onnx", "op
 
 @dataclass(frozen=True)
 class InProcess:
-    """A model asked in this process (see :class:`ai.model.Predictor`); a lack of memory ends the run."""
+    """A model asked in this process (see :class:`ai.model.Predictor`)."""
 
     model: Model
     deterministic: bool = False

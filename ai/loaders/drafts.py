@@ -22,6 +22,7 @@ _RECOGNISED = (
     "an nnU-Net v2 results folder (with dataset.json and plans.json); a graph (.onnx, .pt2, .ts) with a card"
 )
 _FOLDER_LOADERS = frozenset({"monai_bundle", "nnunet"})  # their models are whole folders
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _OWN_FIELDS = ("id", "digest", "files")  # what `aigw model add` fills in
 
 
@@ -53,8 +54,8 @@ def draft(source: Path) -> Draft:
     Raises
     ------
     ModelError
-        ``MODEL_SOURCE_MISSING``, ``MODEL_SOURCE_UNKNOWN`` with what is recognised, ``MODEL_FILE_MISSING``, or
-        what the draft of that kind raises.
+        ``MODEL_SOURCE_MISSING``, ``MODEL_SOURCE_INVALID``, ``MODEL_SOURCE_UNKNOWN`` with what is recognised,
+        ``MODEL_FILE_MISSING``, or what the draft of that kind raises.
     """
     if not source.exists():
         raise ModelError("MODEL_SOURCE_MISSING", f"There is no file or folder {source}.")
@@ -83,9 +84,11 @@ def _drafted_by(module: str, source: Path) -> Draft:
     make: Callable[[Path], Draft] = import_module(module).draft
     try:
         return make(source)
-    except RecursionError as error:
-        reason = f"A file of {source} is nested more deeply than any model's."
-        raise ModelError("MODEL_SOURCE_UNKNOWN", reason) from error
+    except _MALFORMED as error:
+        cause = f"{type(error).__name__}: {str(error)[:120]}"
+        raise ModelError(
+            "MODEL_SOURCE_INVALID", f"A file of {source} does not say what those of its kind do ({cause})."
+        ) from error
 
 
 def _named(found: Draft, source: Path) -> Draft:

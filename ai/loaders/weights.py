@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pickle import UnpicklingError  # noqa: TID251  (an exception; nothing here reads a pickle)
 from typing import Any
@@ -30,6 +31,7 @@ USUAL_PREFIXES = ("module.", "_orig_mod.")
 
 _PYTORCH_ZIP = b"PK\x03\x04"
 _PYTORCH_STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save until 1.5
+_MOST_GROWTH, _SMALL_BYTES = 8, 64 << 20
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(d|\]q|c[a-z_.]+\n")
 _NOT_ALLOWED = re.compile(r"unsupported (global|class)|unrecognized function|Can only (build|create)", re.I)
 _DAMAGED = (
@@ -73,6 +75,7 @@ def read_checkpoint(content: bytes, name: str, device: str = "cpu") -> dict[str,
         or another kind of file.
     """
     if content.startswith((_PYTORCH_ZIP, _PYTORCH_STREAM)):
+        refuse_bomb(content, name)
         found = _read_pytorch(content, name, device)
     elif content[8:9] == b"{":
         found = _read_safetensors(content, name, device)
@@ -120,6 +123,23 @@ def read_state(
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def refuse_bomb(content: bytes, name: str) -> None:
+    """Refuse an archive that would unpack to far more than it has; weights hardly compress.
+
+    Raises ModelError ``MODEL_FILE_UNSAFE``; what is no zip passes.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, *_DAMAGED):
+        return  # whoever reads it says so
+    if size > _MOST_GROWTH * len(content) + _SMALL_BYTES:
+        raise ModelError(
+            "MODEL_FILE_UNSAFE",
+            f"{name} has {len(content)} bytes and would unpack to {size}; save it without compression.",
+        )
 
 
 def reads_safely(content: bytes) -> bool:

@@ -242,7 +242,7 @@ class ModelSpec(Part):
     stages: tuple[Stage, ...] = ()
     structures: tuple[Structure, ...] = Field(min_length=1)
     quality: tuple[Rule, ...] = ()
-    memory_bytes: int | None = Field(default=None, gt=0, le=1 << 44)
+    memory_bytes: int | None = Field(default=None, gt=0, le=10**13)
     digest: str = ""
     """SHA-256 of the card file's bytes, filled in by :func:`ai.model.load_card`."""
     _folder: Path | None = PrivateAttr(default=None)

@@ -145,7 +145,11 @@ def _describe(path: Path, content: bytes, error: ValidationError) -> str:
     """One part per wrong field: ``file:line: field: what is wrong``."""
     root = yaml.compose(content, Loader=yaml.SafeLoader)
     parts = []
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    inner = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in inner:
+            continue  # its items are wrong, which is said already
         place = ".".join(str(step) for step in item["loc"]) or "card"
         message = _message(item["type"], item["msg"], item["loc"])
         parts.append(f"{path}:{_line(root, item['loc'])}: {place}: {message}")

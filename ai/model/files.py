@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ai.errors import ModelError
 from ai.model.card import ModelSpec
@@ -54,7 +54,7 @@ class PinnedFiles:
         return tuple(problems)
 
     @contextmanager
-    def _opened(self, name: str) -> Iterator[BinaryIO]:
+    def _opened(self, name: str) -> Iterator[BufferedReader]:
         """A pinned file; a pipe or a device, at which reading could wait for ever, counts as missing."""
         if name not in self._spec.files:
             raise self._error("MODEL_FILE_NOT_PINNED", f"the card does not name {name} under files")

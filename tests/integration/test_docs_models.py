@@ -12,7 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from ai.loaders.stages import check_pipeline
+from ai.model import ModelSpec, find_card
+from gateway.settings import load_settings
 from tests.nnunet_folders import classes, configuration, dataset, plans, write_results
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -71,6 +75,31 @@ def follow(recipe: str, folder: Path) -> str:
 def test_there_is_a_recipe_of_about_ten_lines_for_each_kind() -> None:
     assert set(RECIPES) == {"bundle", "nnunet", "onnx"}
     assert all(len(recipe.splitlines()) <= 12 for recipe in RECIPES.values())
+
+
+def test_the_pipeline_is_a_card_that_fits_the_models_it_names() -> None:
+    (text,) = re.findall(r"<!-- card: pipeline -->\n```yaml\n(.*?)```", TEXT, re.DOTALL)
+    spec = ModelSpec.model_validate({"id": "lung-nodules", **yaml.safe_load(text)})
+    assert [structure.coded.key for structure in spec.structures] == list(spec.numbers())
+    nodules = spec.model_copy(update={"id": "my-nodules", "structures": spec.structures[2:], "digest": ""})
+    lungs = find_card("ct-tissue").model_copy(update={"digest": ""})
+    check_pipeline(spec, {"lungs": lungs, "nodules": nodules})
+
+
+def test_the_settings_and_rules_that_it_shows_are_valid(tmp_path: Path) -> None:
+    shown = [yaml.safe_load(text) for text in re.findall(r"(?<!-->\n)```yaml\n(.*?)```", TEXT, re.DOTALL)]
+    (rules,) = (part["quality"] for part in shown if "quality" in part)
+    spec = find_card("ct-tissue").model_dump(exclude={"digest"}, mode="json")
+    names = [{"number": n, "key": key, "label": key} for n, key in enumerate(("liver", "spleen"), start=1)]
+    assert len(ModelSpec.model_validate(spec | {"structures": names, "quality": rules}).quality) == len(rules)
+    for part in (part for part in shown if "routes" in part):
+        whole = {"version": 1, "data_dir": "data", "dicom": {"ae_title": "AIGW"}, **part, "model_dirs": []}
+        whole["peers"] = {
+            "pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104, "roles": ["destination"]}
+        }
+        path = tmp_path / "gateway.yaml"
+        path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+        assert load_settings(path, {}).routes[0].model == "mine"
 
 
 def test_an_onnx_file(cases: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,15 @@ import yaml
 from monai.bundle.config_parser import ConfigParser
 from monai.networks.nets import UNet
 
+from ai.errors import ModelError
 from ai.loaders import load_model
+from ai.loaders.graphs.torchscript import open_torchscript
+from ai.loaders.graphs.vetting import vet
+from ai.loaders.weights import read_checkpoint
 from ai.model import RunContext, find_card, load_card, run_to_end
 from gateway.cli.app import run
 from gateway.cli.card_text import card_text, with_acceptance
+from gateway.cli.model_add import _copied
 from tests.model_files import COMMON, volume
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -308,6 +314,50 @@ def test_links_out_of_the_source_and_devices_are_refused(
     assert not list((tmp_path / "models").iterdir())
 
 
+def test_what_a_file_became_since_it_was_looked_at_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="symbolic links"):
+        _copied(tmp_path / "link", tmp_path / "copy", 6)
+    (tmp_path / "grew").write_bytes(b"x" * 100)
+    assert _copied(tmp_path / "grew", tmp_path / "bounded", 6) == hashlib.sha256(b"x" * 6).hexdigest()
+
+
+def test_acceptance_is_recorded_where_the_same_model_is_there_already(
+    aigw: Call, onnx_source: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "models"
+    aigw("add", onnx_source, "--to", to, "--commercial", "contract")
+    assert (
+        aigw("add", onnx_source, "--to", to, "--commercial", "contract", "--accept-licence", "A. Doe")[0] == 0
+    )
+    assert load_card(to / "steps.yaml").licence.accepted_by.startswith("A. Doe, 20")
+
+
+def test_a_bundle_says_that_it_brings_code_and_code_that_breaks_is_named(aigw: Call, tmp_path: Path) -> None:
+    """`add` runs nothing; `verify` runs what the bundle says, and names what it raises."""
+    bundle, to = write_bundle(tmp_path / "Pretend"), tmp_path / "models"
+    configuration = bundle / "configs" / "inference.json"
+    fields = json.loads(configuration.read_text())
+    fields["network"] = f"$open({str(tmp_path / 'was-here')!r}, 'w') and @network_def"
+    configuration.write_text(json.dumps(fields))
+    (bundle / "scripts").mkdir()
+    (bundle / "scripts" / "own.py").write_text("raise SystemError")
+    code, said, _ = aigw("add", bundle, "--to", to, "--json")
+    assert code == 0
+    (told,) = (
+        warning for warning in json.loads(said)["warnings"] if "code" in warning and "verify" in warning
+    )
+    assert "scripts/own.py" in told
+    assert "1 expression" in told
+    assert aigw("list", "--model-dir", to)[0] == 0
+    assert not (tmp_path / "was-here").exists()
+    code, said, _ = aigw("verify", to / "pretend")
+    assert code == 1
+    assert "MODEL_CONFIG_OUTSIDE" in said
+    assert not (tmp_path / "was-here").exists()
+
+
 def test_a_source_larger_than_the_bound_is_refused(
     aigw: Call, onnx_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,7 +403,9 @@ def test_an_unknown_source_is_told_what_is_known(aigw: Call, tmp_path: Path) -> 
     assert aigw("add", tmp_path / "absent", "--to", tmp_path / "models")[0] == 5
     assert aigw("add", "--to", tmp_path / "models")[0] == 2
     assert aigw("add", tmp_path, "--from-bundle", "x", "--to", tmp_path / "models")[0] == 2
-    assert aigw("verify", "no-such-model")[0] == 5
+    code, _, err = aigw("verify", "no-such-model")
+    assert code == 5
+    assert "--model-dir DIR" in err
 
 
 def test_a_bundle_of_the_zoo_is_fetched_by_monai_s_own_downloader(
@@ -389,6 +441,36 @@ def test_without_internet_a_bundle_is_said_not_to_come(
     assert str(error) in err
     assert "aigw model add FOLDER" in err
     assert aigw("add", "--from-bundle", "../x", "--to", tmp_path / "models")[0] == 1
+
+
+@pytest.mark.parametrize("inside", ["model.pt", "model.pt2", "model.ts"])
+def test_an_archive_that_unpacks_to_a_hundred_times_its_size_is_not_unpacked(
+    tmp_path: Path, inside: str
+) -> None:
+    path = tmp_path / inside
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/models/model.json", b"0" * (80 << 20))
+        archive.writestr("model/code/model.py", b"")
+    read = {".pt": read_checkpoint, ".pt2": vet, ".ts": lambda *given: open_torchscript(*given, "cpu")}
+    with pytest.raises(ModelError, match=r"MODEL_FILE_UNSAFE.*would unpack to"):
+        read[path.suffix](path.read_bytes(), inside)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '{"network_data_format": {"outputs": {"pred": {"channel_def": {"1": 1e999}}}}}',
+        '{"name": ' + "[" * 900 + "]" * 900 + "}",
+        '{"version": {"a": [1]}, "authors": "a\\\\b", "references": {"a": null}}',
+    ],
+)
+def test_a_bundle_that_says_nonsense_is_added_with_notes_or_refused_by_name(
+    aigw: Call, tmp_path: Path, metadata: str
+) -> None:
+    bundle = write_bundle(tmp_path / "nonsense")
+    (bundle / "configs" / "metadata.json").write_text(metadata)
+    code, _, err = aigw("add", bundle, "--to", tmp_path / "models")
+    assert code == 0 or (code == 1 and err.startswith("MODEL_"))
 
 
 def test_every_shipped_model_is_listed_and_verified(aigw: Call) -> None:

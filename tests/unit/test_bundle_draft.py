@@ -77,7 +77,8 @@ def test_a_plain_bundle_needs_no_hand(tmp_path: Path) -> None:
     )
     found = draft(folder)
     spec = spec_of(found)
-    assert found.warnings == ()
+    (warning,) = found.warnings
+    assert "brings code (1 expression and scripts/a/b.py)" in warning
     assert [(s.number, s.key) for s in spec.structures] == [(1, "spleen")]
     assert (spec.licence.spdx, spec.licence.commercial) == ("Apache-2.0", "yes")
     assert (spec.version, spec.accepts.modalities) == ("0.5.3", ("CT",))

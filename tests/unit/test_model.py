@@ -58,7 +58,7 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="treshold: unknown field; did you mean threshold?"):
+    with pytest.raises(ModelError, match=r"treshold: unknown field; did you mean threshold\?"):
         load_card(changed_card(tmp_path, treshold=1))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,16 @@ from pydicom.sequence import Sequence
 
 from ai.errors import ModelError, SeriesRefused
 from ai.geometry import VolumeGeometry
-from ai.model import ModelSpec, check_input, check_licence, find_card, find_model, list_cards, load_card
+from ai.model import (
+    ModelSpec,
+    PinnedFiles,
+    check_input,
+    check_licence,
+    find_card,
+    find_model,
+    list_cards,
+    load_card,
+)
 from ai.model.check import extent_lps_mm
 from ai.source import read_file
 from ai.volume import read_series
@@ -213,7 +224,26 @@ def test_a_bare_yes_or_no_of_yaml_is_understood(tmp_path: Path) -> None:
             {"quality": [{"kind": "volume_ml", "structures": ["liver"]}]},
             "names 'liver', which is no structure",
         ),
+        ({"quality": [{"kind": "volume_ml", "structures": ["body"]}]}, "needs a minimum or a maximum"),
+        (
+            {"quality": [{"kind": "pieces", "structures": ["body"], "minimum": 3, "maximum": 2}]},
+            "minimum above its maximum",
+        ),
         ({"stages": [{"name": "a", "model": "b", "margin_mm": -1}]}, "stages.0.margin_mm"),
+        ({"accepts": {"modalities": ["MRI"]}}, "write MR"),
+        ({"accepts": {"modalities": ["ct"]}}, "write CT"),
+        ({"version": 1.0}, "version: must be text; put it in quotes"),
+        ({"title": "a\nb"}, "title: must be one line"),
+        ({"manufacturer": "a\\b"}, "manufacturer: must be one line without a backslash"),
+        ({"memory_bytes": 10**40}, "memory_bytes"),
+        ({"recipe": {"tiles": {"size": None}, "grid": {"axes": "RRS"}}}, "axes: RRS names an axis twice"),
+        ({"recipe": {"tiles": {"size": None}, "grid": {"spacing_mm": [1e-9, 1, 1]}}}, "at least 0.01 mm"),
+        ({"recipe": {"tiles": {"size": None}, "grid": {"spacing_mm": [math.inf, 1, 1]}}}, "finite"),
+        ({"recipe": {"tiles": {"size": None}, "grid": {"spacing_mm": [math.nan, 1, 1]}}}, "finite"),
+        ({"recipe": {"tiles": {"size": None}, "grid": {"resize": [65536, 65536, 2]}}}, "resize makes more"),
+        ({"recipe": {"tiles": {"size": [2048, 2048, 2048]}}}, "size and batch make more than"),
+        ({"recipe": {"tiles": {"size": [64, 64, 64], "batch": 10**6}}}, "size and batch make more than"),
+        ({"recipe": {"tiles": {"size": [64, 64, 64], "step": 1e-9}}}, "recipe.tiles.step"),
     ],
 )
 def test_a_wrong_section_is_named_with_file_line_and_field(
@@ -228,6 +258,52 @@ def test_a_wrong_section_is_named_with_file_line_and_field(
     lines = path.read_text(encoding="utf-8").splitlines()
     is_whole_card = "card: " in refused.value.reason
     assert is_whole_card or line > lines.index(next(x for x in lines if x.startswith(section)))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 10}]\n" for n in range(1, 12)),
+            "many values",
+        ),
+        (
+            "a0: &a0 {x: 1}\n"
+            + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 10}]}}\n" for n in range(1, 9)),
+            "many",
+        ),
+        ("x: &x {x: *x}\n", "nested too deeply"),
+        ("x: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("memory_bytes: " + "9" * 5000, "a value cannot be read"),
+        ("version: 2020-13-45", "a value cannot be read"),
+        ("id: a\nid: b\n", "'id' is given twice; the first is in line 1"),
+        ('title: "\\e[2J"\n', "'\\x1b' is not allowed"),
+        ('title: "\\u202Egnp"\n', "is not allowed"),
+        ("# " + "x" * (1 << 20), "larger than any card"),
+        ("x: !!python/object/apply:os.system [true]", "constructor"),
+    ],
+)
+def test_a_hostile_card_is_refused_at_once(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="MODEL_CARD_INVALID") as refused:
+        load_card(path)
+    assert says in refused.value.reason
+    assert len(refused.value.reason) < 600
+
+
+def test_a_pipe_is_no_card_and_no_file_of_a_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ModelError, match="no regular file"):
+        load_card(tmp_path / "pipe.yaml")
+    spec = load_card(changed_card(tmp_path, files={"net.pt2": "0" * 64}))
+    folder = tmp_path / spec.id
+    folder.mkdir()
+    os.mkfifo(folder / "net.pt2")
+    (error,) = PinnedFiles(spec).verify()
+    assert error.code == "MODEL_FILE_MISSING"
+    with pytest.raises(ModelError, match="no regular file"):
+        PinnedFiles(spec).read("net.pt2")
 
 
 def test_a_card_gives_codes_of_its_own(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ _CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
 _WEIGHTS = ("model.pt", "model.safetensors", "model.pth", "model.ckpt", "model.ts")
 _MODALITIES = {"MRI": "MR", "MR": "MR", "CT": "CT", "PT": "PT", "PET": "PT", "US": "US"}
 _MOST_STRUCTURES = 255
+_MOST_BYTES = 4 << 20
 
 
 def draft(source: Path) -> Draft:
@@ -28,21 +29,22 @@ def draft(source: Path) -> Draft:
         ``MODEL_FILE_MISSING``: no configuration or no weights; ``MODEL_CONFIG_INVALID``: not readable;
         ``MODEL_KIND_UNKNOWN``: the bundle does not segment.
     """
-    metadata = read_mapping((source / METADATA).read_bytes(), METADATA)
+    metadata = read_mapping(_small(source / METADATA), METADATA)
     configuration = _configuration(source)
-    inference = read_mapping((source / configuration).read_bytes(), configuration)
+    inference = read_mapping(_small(source / configuration), configuration)
     weights = _weights(source, inference)
-    warnings: list[str] = []
+    files = _files(source, configuration, weights)
+    warnings = _code_in(inference, files)
     structures, channels = _structures(metadata, inference, warnings)
     licence, said = licence_of(source, metadata)
     warnings += said
-    name = str(metadata.get("name") or source.name)
+    name = _sentence(metadata, "name").replace("\\", " ") or source.name
     fields: dict[str, object] = {
         "version": str(metadata.get("version") or "0")[:64],
         "title": name[:64],
         "loader": "monai_bundle",
         "algorithm": _sentence(metadata, "description", "task") or f"MONAI bundle {name}",
-        "manufacturer": (_sentence(metadata, "authors") or "unknown")[:64],
+        "manufacturer": (_sentence(metadata, "authors").replace("\\", " ") or "unknown")[:64],
         "intended_use": _sentence(metadata, "intended_use") or "Research; its maker states no intended use.",
         "limits": [text for text in (_sentence(metadata, "eval_metrics"),) if text],
         "references": _references(metadata),
@@ -51,7 +53,37 @@ def draft(source: Path) -> Draft:
         "bundle": {"configuration": configuration, "weights": weights, **channels},
         "structures": structures,
     }
-    return Draft(fields, _files(source, configuration, weights), tuple(warnings), source.name)
+    return Draft(fields, files, tuple(warnings), source.name)
+
+
+def _small(path: Path) -> bytes:
+    """A file of the configuration; raises ModelError MODEL_CONFIG_INVALID for what is far too large."""
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise ModelError("MODEL_CONFIG_INVALID", f"{path} has {size} bytes; at most {_MOST_BYTES} are read.")
+    return path.read_bytes()
+
+
+def _code_in(inference: Mapping[str, Any], files: Mapping[str, Path]) -> list[str]:
+    """A sentence about what of a bundle is code, for a person to look at before it runs."""
+    scripts = [name for name in files if name.endswith(".py")]
+    expressions = sum(text.startswith("$") for text in _texts(inference))
+    found = [f"{expressions} expression{'' if expressions == 1 else 's'}"] if expressions else []
+    found += [", ".join(scripts)] if scripts else []
+    if not found:
+        return []
+    return [
+        f"the bundle brings code ({' and '.join(found)}), which runs whenever it is loaded: in the gateway's "
+        "closed model process, and by `verify` and `try` with your own rights; look at it before"
+    ]
+
+
+def _texts(raw: Any) -> Iterator[str]:
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, Mapping | list):
+        for each in raw.values() if isinstance(raw, Mapping) else raw:
+            yield from _texts(each)
 
 
 def _configuration(source: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ai.errors import ModelError
 from ai.loaders.graphs.exported import dtype_of
 from ai.loaders.graphs.runner import Runner, first_tensor
+from ai.loaders.weights import refuse_bomb
 
 _REACHES_OUT = re.compile(rb"torch\.(save|from_file|load)\(|ops\.(?!aten|prim|quantized|torchvision)\w+\.")
 
@@ -42,6 +43,7 @@ def open_torchscript(content: bytes, name: str, device: str) -> Runner:
 
 def _vet(content: bytes, name: str) -> None:
     """TorchScript is a language without Python, but with operators that touch files."""
+    refuse_bomb(content, name)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             code = [member for member in archive.namelist() if "/code/" in member and member.endswith(".py")]

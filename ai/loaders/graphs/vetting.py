@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ai.errors import ModelError
-from ai.loaders.weights import reads_safely
+from ai.loaders.weights import reads_safely, refuse_bomb
 
 _PLAIN = re.compile(
     r"[^/]+/(models/[\w.-]+\.json|data/(weights|constants)/\w+\.json|data/weights/weight_\d+"
@@ -64,6 +64,7 @@ def vet(content: bytes, name: str) -> None:
     ModelError
         ``MODEL_FILE_UNSAFE`` with what it names; ``MODEL_FILE_UNREADABLE`` when it is no such archive.
     """
+    refuse_bomb(content, name)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
