@@ -297,7 +297,7 @@ class Piecewise:
         self.inner = inner
         self.settings: list[tuple[bool, bool]] = []
 
-    def __call__(self, given: Tensor) -> Tensor:
+    def __call__(self, _given: Tensor) -> Tensor:
         raise AssertionError("it is asked for pieces")
 
     def pieces(self, given: Tensor) -> Generator[None, None, Tensor]:
