@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from ai.errors import ModelError
 from ai.inference import grid as grids
 from ai.inference.crop import Box, find_box
 from ai.inference.grid import Line, Orientation, orientation
@@ -23,6 +25,8 @@ from ai.model.recipe import Operation, Recipe, Standardise
 from ai.volume import Volume
 
 Lines = tuple[Line, Line, Line]
+
+_MOST_VOXELS = 1 << 33  # of the network's grid: 32 GiB as float32
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ def prepare(channels: Sequence[Volume], recipe: Recipe, device: str, batch: int)
     axes = grids.lines(recipe.grid, box_shape(box), spacing_mm)
     fits = fit(axes, recipe)
     size = (fits[0].length, fits[1].length, fits[2].length)
+    _refuse_too_large((axes[0].length, axes[1].length, axes[2].length), recipe)
     tiles = plan(size, recipe.tiles, batch, flat=recipe.dimensions == 2)
+    _refuse_too_large(tiles.shape, recipe)
     image = torch.empty((len(views), *tiles.shape), device=device)
     foreground = _foreground([view[box] for view in views[:images]], recipe)
     chosen = None if foreground is None else torch.from_numpy(foreground).to(device)
@@ -83,6 +89,16 @@ def prepare(channels: Sequence[Volume], recipe: Recipe, device: str, batch: int)
         _way(line, part, before, recipe) for line, part, before in zip(axes, fits, tiles.before, strict=True)
     ]
     return Prepared(image, size, tiles, box, turned, (whole[0], whole[1], whole[2]))
+
+
+def _refuse_too_large(shape: Shape, recipe: Recipe) -> None:
+    if math.prod(shape) > _MOST_VOXELS:
+        size = " × ".join(str(length) for length in shape)
+        raise ModelError(
+            "GRID_TOO_LARGE",
+            f"The grid of the network would have {size} voxels for this image, more than {_MOST_VOXELS}; "
+            f"check the recipe: spacing_mm {recipe.grid.spacing_mm}, tiles.size {recipe.tiles.size}.",
+        )
 
 
 def box_shape(box: Box) -> Shape:

@@ -280,6 +280,13 @@ def test_an_empty_volume_is_no_error() -> None:
         assert not run(model(lambda x: torch.cat([x + 1, x], 1), how, 2), given).labels.any()
 
 
+def test_a_grid_beyond_reason_is_refused_before_memory_is_spent() -> None:
+    how = recipe(grid={"spacing_mm": (0.01, 0.01, 0.01)})
+    with pytest.raises(ModelError, match=r"GRID_TOO_LARGE.* × .* voxels.*0\.01") as refused:
+        run(model(network(), how), volume())
+    assert refused.value.code == "GRID_TOO_LARGE"
+
+
 def test_fractions_rise_and_the_last_is_1() -> None:
     steps = model(network(), recipe()).steps([volume()], RunContext())
     seen: list[Step] = list(steps)
