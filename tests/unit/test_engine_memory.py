@@ -132,7 +132,8 @@ def peak():  # of this program: getrusage tells that of the process that started
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 run(subject, given)
-print(json.dumps([(peak() - before) * 1024, subject.needed_bytes(given.geometry.shape, given.geometry.spacing_mm)]))
+estimated = subject.needed_bytes(given.geometry.shape, given.geometry.spacing_mm)
+print(json.dumps([(peak() - before) * 1024, estimated]))
 """
 
 
