@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,7 +56,6 @@ def estimate_bytes(
     return image + labels + max(resampling, sums + network)
 
 
-@lru_cache(maxsize=16)
 def network_bytes(forward: Callable[[Tensor], Tensor], shape: Sequence[int]) -> int | None:
     """What lives at most while a network works on an input of that shape, float32.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,17 @@ def test_a_closed_model_says_so() -> None:
     assert closed == [True]
     with pytest.raises(ModelError, match="MODEL_CLOSED"):
         run(subject, volume())
+
+
+def test_an_estimate_keeps_no_network_alive() -> None:
+    layers = network()
+    alive = weakref.ref(layers)
+    subject = NetworkModel(card(5), recipe(), Networks((layers,), 7), "cpu")
+    assert subject.needed_bytes((40, 40, 40), (1.0, 1.0, 1.0)) > 0
+    subject.close()
+    del layers
+    gc.collect()
+    assert alive() is None
 
 
 def test_the_network_is_counted_without_running() -> None:
