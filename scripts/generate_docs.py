@@ -52,11 +52,15 @@ def model_card_markdown() -> str:
 
 
 def _sections(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """A section and those below it, each once, in the order of their fields."""
+    """A section and those below it, each once, in the order of their fields; they may hold one another."""
+    model.model_rebuild()  # names that stand before their class are strings until then
     found = {model: None}
-    for field in model.model_fields.values():
-        for below in _models_in(field.annotation):
-            found |= dict.fromkeys(_sections(below))
+    waiting = [model]
+    while waiting:
+        section = waiting.pop(0)
+        below = [each for field in section.model_fields.values() for each in _models_in(field.annotation)]
+        waiting += [each for each in dict.fromkeys(below) if each not in found]
+        found |= dict.fromkeys(below)
     return list(found)
 
 
@@ -73,12 +77,13 @@ def _meanings(section: type[BaseModel]) -> tuple[str, dict[str, str]]:
     text = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", text)
     about, _, attributes = text.partition("Attributes\n----------\n")
     meanings: dict[str, str] = {}
-    name = ""
+    names: list[str] = []
     for line in attributes.splitlines():
         if line and not line.startswith(" "):
-            name = line.strip()
+            names = line.split(", ")
         elif line.strip():
-            meanings[name] = f"{meanings.get(name, '')} {line.strip()}".strip().replace("|", "\\|")
+            for name in names:
+                meanings[name] = f"{meanings.get(name, '')} {line.strip()}".strip().replace("|", "\\|")
     return about.strip(), meanings
 
 

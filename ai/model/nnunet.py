@@ -104,3 +104,6 @@ class VertebralBodies(Part):
     clip: NnUnet | None = None
     clip_label: int = 1
     clip_grow_mm: float = Field(default=2.0, ge=0)
+
+
+NnUnet.model_rebuild()  # it and its sections name one another

@@ -31,6 +31,7 @@ def test_the_fields_of_a_card_are_described_and_current() -> None:
     assert text == generator().model_card_markdown(), "run `make docs`"
     for said in (
         "| `maximum_pixel_spacing_mm` | number > 0 |",
+        "## NnUnetCrop",
         "## Recipe",
         "Whether Contrast/Bolus Agent must",
     ):
