@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -43,7 +44,7 @@ def model_card_markdown() -> str:
         rows = [
             f"| `{name}` | {_kind(field)} | {_default(name, field, own)} | {meanings.get(name, '')} |"
             for name, field in own["properties"].items()
-            if name != "digest"
+            if section is not ModelSpec or name != "digest"  # of the card itself, which is computed
         ]
         table = "\n".join(["| field | kind | default | meaning |", "|---|---|---|---|", *rows])
         title = "The card" if section is ModelSpec else section.__name__
@@ -73,7 +74,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _meanings(section: type[BaseModel]) -> tuple[str, dict[str, str]]:
     """What a docstring says of a section, and of each attribute (numpydoc)."""
-    text = re.sub(r"\n {4}", "\n", section.__doc__ or "").replace("``", "`")
+    text = inspect.cleandoc(section.__doc__ or "").replace("``", "`")
     text = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", text)
     about, _, attributes = text.partition("Attributes\n----------\n")
     meanings: dict[str, str] = {}
@@ -83,8 +84,11 @@ def _meanings(section: type[BaseModel]) -> tuple[str, dict[str, str]]:
             names = line.split(", ")
         elif line.strip():
             for name in names:
-                meanings[name] = f"{meanings.get(name, '')} {line.strip()}".strip().replace("|", "\\|")
-    return about.strip(), meanings
+                meanings[name] = f"{meanings.get(name, '')} {line.strip()}".strip()
+    unknown = meanings.keys() - section.model_fields.keys()
+    if unknown:
+        raise ValueError(f"{section.__name__} has no field {', '.join(sorted(unknown))}")
+    return about.strip(), {name: meaning.replace("|", "\\|") for name, meaning in meanings.items()}
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -48,6 +48,10 @@ class Licence(Part):
     commercial
         ``yes``; ``no`` (research only); ``contract`` (allowed to who has one). Unless ``yes``, the model
         runs only when a person has accepted the terms: ``aigw model add --accept-licence NAME``.
+    citation
+        What to cite when its results are published. Shown nowhere but in the card.
+    attribution
+        Whom the terms ask to name, in their words. Shown nowhere but in the card.
     accepted_by
         Who accepted them here, and when.
     """
@@ -60,7 +64,16 @@ class Licence(Part):
 
 
 class FieldOfView(Part):
-    """Extent of the volume along patient axes, millimetres; an axis left out is not checked."""
+    """Extent of the volume along patient axes, between the outer edges of its corner voxels.
+
+    Attributes
+    ----------
+    minimum
+        Least extent in millimetres, by axis: ``right_left``, ``anterior_posterior``, ``superior_inferior``.
+        An axis left out is not checked.
+    maximum
+        Largest extent in millimetres, likewise.
+    """
 
     minimum: Mapping[Axis, float] = {}
     maximum: Mapping[Axis, float] = {}
@@ -71,6 +84,8 @@ class Accepts(Part):
 
     Attributes
     ----------
+    modalities
+        Values of Modality that it takes, such as ``CT``, in upper case.
     channels
         Names of the images that it takes together, such as ``T1, T1c, T2, FLAIR``; a series brings one.
     body_parts
@@ -79,6 +94,17 @@ class Accepts(Part):
         Planes of acquisition; empty: any.
     contrast
         Whether Contrast/Bolus Agent must be there (``required``) or must not (``none``).
+    minimum_slices
+        Least number of slices of a volume; radiographs are not asked.
+    maximum_slice_spacing_mm
+        Largest distance of neighbouring slices, centre to centre.
+    maximum_pixel_spacing_mm
+        Largest distance of pixels within a slice, along rows and columns; of a radiograph that on the
+        detector. None: any.
+    maximum_slice_thickness_mm
+        Largest Slice Thickness; a series without the attribute is taken. None: any.
+    field_of_view_mm
+        Smallest and largest extent of the volume; radiographs are not asked.
     projections
         Takes radiographs, which have no place in the patient.
     resampled
@@ -131,6 +157,9 @@ class Network(Part):
     ----------
     name
         ``meshnet``, ``deepmedic`` …, or ``monai:DynUNet`` for a class of ``monai.networks.nets``.
+    arguments
+        What the class is made with, by the names of its parameters. ``meshnet`` takes none; for
+        ``deepmedic`` they override what the definition says.
     weights
         Pinned files, safetensors or state dictionaries; more than one: their answers are averaged.
     definition
@@ -144,22 +173,46 @@ class Network(Part):
 
 
 class Graph(Part):
-    """A graph of the loader ``graph``: ``.pt2``, ``.onnx``, or TorchScript ``.ts`` / ``.pt``."""
+    """A graph of the loader ``graph``: ``.pt2``, ``.onnx``, TorchScript ``.ts`` / ``.pt``, OpenVINO ``.xml``.
+
+    Attributes
+    ----------
+    file
+        Pinned file, as its path below the model's folder. The ``.bin`` of an ``.xml`` lies beside it, pinned
+        as well.
+    runtime
+        Library that runs it. ``auto``: torch for ``.pt2``, ``.ts`` and ``.pt``, openvino for ``.xml``; for
+        ``.onnx`` onnxruntime, or openvino on a CPU where only that is installed.
+    """
 
     file: str
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
 
 
 class Bundle(Part):
-    """A MONAI bundle: which configuration, and whether its transforms are translated or run as they are."""
+    """A MONAI bundle: which configuration, and whether its transforms are translated or run as they are.
+
+    Attributes
+    ----------
+    configuration
+        Pinned file, JSON or YAML, with the network, its transforms and its inferer.
+    weights
+        Pinned file: ``.ts`` is TorchScript, anything else a state dictionary or safetensors for the network
+        of the configuration.
+    mode
+        ``fast``: the transforms are translated into a recipe, or the model is refused; ``compatible``: MONAI
+        runs them; ``auto``: translated where we know every one, else run by MONAI.
+    channels
+        Channel of the network's answer to structure number, 0 for none. Empty: channel n of a softmax is
+        structure n, channel n of overlapping regions is structure n + 1. Of a softmax the last channel must
+        be named, be it with 0. Regions are painted in the order of structure numbers, so that the inner ones
+        come last.
+    """
 
     configuration: str = "configs/inference.json"
     weights: str = "models/model.pt"
     mode: Literal["auto", "fast", "compatible"] = "auto"
     channels: Mapping[int, int] = {}
-    """Channel of the network's answer to structure number, 0 for none. Empty: channel n of a softmax is
-    structure n, channel n of overlapping regions is structure n + 1. Regions are painted in the order of
-    structure numbers, so that the inner ones come last."""
 
 
 class Stage(Part):
@@ -167,6 +220,8 @@ class Stage(Part):
 
     Attributes
     ----------
+    name
+        Name of the stage, by which other stages (``inside``) and ``run.json`` refer to it.
     model
         Name of its card.
     inside
@@ -174,8 +229,11 @@ class Stage(Part):
         ``margin_mm``, before this model sees it; its own structures lie within that box.
     region
         Keys of that stage's structures which make the region; empty: all.
-    within
-        What is found outside the region itself, grown by ``within_mm``, is dropped; None: kept.
+    margin_mm
+        By which the box of the region grows on each side, rounded up to whole voxels.
+    within_mm
+        What is found farther than that from the region itself is dropped; 0: all outside the region. None:
+        everything in the box is kept.
     keep
         Keys of this model's structures that go into the pipeline's result, by the pipeline's keys;
         empty: none of them (a stage that only localises).
@@ -194,9 +252,30 @@ class Stage(Part):
 
 
 class Rule(Part):
-    """One plausibility rule; :mod:`ai.quality` says what each kind asks.
+    """One plausibility rule, held against every result; :mod:`ai.quality` says more of each kind.
 
-    ``verdict`` is what its violation means: SUSPECT is sent with the reason, FAIL is held back.
+    Attributes
+    ----------
+    kind
+        What is asked. ``volume_ml``: millilitres; ``largest_share``: part of the voxels in the largest
+        connected piece, 0 to 1; ``pieces``: how many there are; ``mean_value``: mean of the image inside, in
+        its unit; ``confidence``: mean margin between best and second best class, 0 to 1; ``complete``: not
+        cut off by the field of view; ``left_right``: both of a pair are there, on their sides and of
+        similar size; ``order``: centroids follow each other as listed.
+    structures
+        Keys. Each is asked by itself, but for ``left_right``, which takes them in pairs, and ``order``.
+    minimum
+        Least number that is allowed, in the unit of the kind; None: no bound. ``complete``, ``left_right``
+        and ``order`` do not ask for it.
+    maximum
+        Largest number that is allowed, in the unit of the kind; None: no bound. For ``left_right`` the
+        difference of the sizes in percent of their mean. ``complete`` and ``order`` do not ask for it.
+    axis
+        For ``order``: from right to left, anterior to posterior, or superior to inferior; None: the last. For
+        ``complete``: only the two ends along it are asked; None: all six.
+    verdict
+        What a violation means: PARTIAL and SUSPECT are sent with the reason, FAIL is held back. A rule
+        ``complete`` that does not say it means PARTIAL.
     """
 
     kind: Literal[
@@ -214,11 +293,59 @@ class ModelSpec(Part):
 
     Attributes
     ----------
+    id
+        Name of the model: lower case letters, digits and hyphens. The card is ``ID.yaml``, its files lie
+        beside it in the folder ``ID``.
+    version
+        Version of the model, in any form. SEG and SR name it.
+    title
+        Name for people: in reports, in the overview, in the descriptions of the result series.
+    loader
+        Kind of model. ``network`` needs the sections ``network`` and ``recipe``, ``graph`` needs ``graph``
+        and ``recipe``, ``monai_bundle`` needs ``bundle``, ``nnunet`` needs ``nnunet``, ``pipeline`` needs
+        ``stages``, ``classical`` needs ``parameters``.
+    algorithm
+        How it works, in a sentence for who reads the card.
+    manufacturer
+        Who made the model. SEG and SR name it as the source of the algorithm.
+    intended_use
+        What it may be used for. It goes into ``run.json``, and into SEG, SR and overview as the description
+        of the contributing equipment.
+    limits
+        What a reader of its results must know, one sentence each. They go into ``run.json``.
+    references
+        Publications that describe it, one citation each, for who reads the card.
+    licence
+        Terms under which it is used.
+    accepts
+        Which series it takes.
     files
         SHA-256 of each file of the model, by its path below the model's folder. The card's own digest thus
         pins the whole model.
+    parameters
+        Numbers that an algorithm of the loader ``classical`` decides by, such as thresholds, by name.
+    recipe
+        How a network or graph is fed and read. For a MONAI bundle it stands in for the translated transforms,
+        unless ``bundle.mode`` is ``compatible``; other loaders do not read it.
+    network
+        Architecture and weights, for the loader ``network``.
+    graph
+        The graph, for the loader ``graph``.
+    bundle
+        The bundle, for the loader ``monai_bundle``.
+    nnunet
+        The trained networks, for the loader ``nnunet``.
+    stages
+        Models of a ``pipeline``. They run in this order, but each after the one that it lies inside; a later
+        one is painted over an earlier one.
+    structures
+        What it looks for: the numbers of its label map, and the segments of the SEG.
+    quality
+        Plausibility rules that every result is held against. Empty: none.
     memory_bytes
         Device memory of a run above the weights, where it was measured; None: estimated.
+    digest
+        SHA-256 of the card file's bytes, filled in by :func:`ai.model.load_card`.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)
@@ -244,7 +371,6 @@ class ModelSpec(Part):
     quality: tuple[Rule, ...] = ()
     memory_bytes: int | None = Field(default=None, gt=0, le=10**13)
     digest: str = ""
-    """SHA-256 of the card file's bytes, filled in by :func:`ai.model.load_card`."""
     _folder: Path | None = PrivateAttr(default=None)
 
     @property

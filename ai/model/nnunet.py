@@ -13,13 +13,25 @@ Millimetres = Annotated[float, Field(ge=FINEST_MM)]
 
 
 class NnUnetPart(Part):
-    """One trained nnU-Net: a results folder below the model's folder, and what its labels are for us."""
+    """One trained nnU-Net: a results folder below the model's folder, and what its labels are for us.
+
+    Attributes
+    ----------
+    folder
+        Path of the results folder, which holds ``plans.json``, ``dataset.json`` and ``fold_0`` …; ``.`` is
+        the model's folder itself.
+    folds
+        Which folds are loaded, ``all`` for ``fold_all``; the answers of several are averaged.
+    checkpoint
+        Name of the file of weights in the folder of each fold.
+    labels
+        Label of the part to structure number; a label left out becomes background. Empty: as they are.
+    """
 
     folder: str = "."
     folds: tuple[int | Literal["all"], ...] = (0,)
     checkpoint: str = "checkpoint_final.pth"
     labels: Mapping[int, int] = {}
-    """Label of the part to structure number; empty: as they are."""
 
 
 class NnUnet(Part):
@@ -44,6 +56,9 @@ class NnUnet(Part):
         superior-inferior.
     whole_numbers
         Values lose their fractions before nnU-Net sees them (TotalSegmentator), if resampled or cropped.
+    previous_stage
+        Of a cascade: the low resolution network whose labels are further channels; its own ``labels`` stay
+        empty. None: no cascade.
     crop
         The region outside which it does not look.
     after
@@ -60,7 +75,6 @@ class NnUnet(Part):
     resample_mm: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
     whole_numbers: bool = False
     previous_stage: NnUnetPart | None = None
-    """Of a cascade: the low resolution network whose labels are further channels."""
     crop: NnUnetCrop | None = None
     after: tuple[Keep, ...] = ()
     vertebral_bodies: VertebralBodies | None = None
@@ -71,12 +85,17 @@ class NnUnetCrop(Part):
 
     Attributes
     ----------
+    localiser
+        The nnU-Net that finds it; its labels are those that its ``parts`` make.
     labels
         Those of the localiser's labels that make the region; where there is none the answer is empty.
     margin_mm
-        By which the box of the region grows.
-    within, within_mm
-        What is found farther than that from these labels of the localiser is dropped; empty: nothing is.
+        By which the box of the region grows on each side, rounded down to whole voxels.
+    within
+        What is found farther than ``within_mm`` from these labels of the localiser is dropped. Empty: nothing
+        is.
+    within_mm
+        That distance; 0: all outside these labels is dropped.
     """
 
     localiser: NnUnet
@@ -91,10 +110,21 @@ class VertebralBodies(Part):
 
     Attributes
     ----------
+    first
+        Number of the highest vertebra, that of C1 in a whole spine. The next ones follow downwards.
+    lowest_lumbar
+        Number of the lowest lumbar vertebra. Bodies are counted upwards from the highest number found;
+        where ``first`` was found and this was not, downwards from ``first``.
     grow_mm
         By which each body grows into background, to undo the erosion of its training labels.
-    clip, clip_label
-        Network whose label finally bounds them, after they grew by ``clip_grow_mm``.
+    smallest_mm3
+        Pieces smaller than this, in cubic millimetres, are dropped when bodies are counted anew.
+    clip
+        Network whose label finally bounds them, after they grew by ``clip_grow_mm``. None: nothing does.
+    clip_label
+        Number of that label.
+    clip_grow_mm
+        By which the bodies grow once more before ``clip`` bounds them; without ``clip`` they do not.
     """
 
     first: int = Field(default=1, ge=1)

@@ -54,6 +54,8 @@ class Grid(Part):
     crop
         What is cut away first, and given back as background: ``nonzero`` (nnU-Net), ``body`` (the box of what
         is not air, grown by ``crop_margin_mm``), ``foreground`` (values above 0: MONAI ``CropForeground``).
+    crop_margin_mm
+        By which the box of ``crop`` grows on each side, rounded up to whole voxels; ``body`` has 8 mm more.
     intensity
         Whether values change ``before`` resampling (nnU-Net) or ``after`` it (most MONAI bundles).
     truncate
@@ -89,7 +91,17 @@ class Grid(Part):
 
 
 class Clip(Part):
-    """Values below and above are set to the bounds."""
+    """Values below and above are set to the bounds.
+
+    Attributes
+    ----------
+    op
+        Which operation it is; always written.
+    low
+        Lower bound, in the unit of the image.
+    high
+        Upper bound, likewise.
+    """
 
     op: Literal["clip"] = "clip"
     low: float
@@ -97,7 +109,19 @@ class Clip(Part):
 
 
 class Rescale(Part):
-    """``source`` to ``target``, linear; outside it goes on unless ``clip``. MONAI ``ScaleIntensityRange``."""
+    """``source`` to ``target``, linear; outside it goes on unless ``clip``. MONAI ``ScaleIntensityRange``.
+
+    Attributes
+    ----------
+    op
+        Which operation it is; always written.
+    source
+        Two values of the image, in its unit.
+    target
+        What these two become.
+    clip
+        Whether what lies beyond the target is set to its ends.
+    """
 
     op: Literal["rescale"] = "rescale"
     source: tuple[float, float]
@@ -108,9 +132,19 @@ class Rescale(Part):
 class Standardise(Part):
     """Subtract the mean, divide by the standard deviation: those given, or those of the image.
 
-    ``nonzero``: statistics of, and change to, the voxels that are not 0 (MONAI ``NormalizeIntensity``).
-    ``foreground``: the same for those that are not 0 in any channel and for the holes between them, which
-    needs ``grid.crop: nonzero`` and ``grid.intensity: before`` (nnU-Net with ``use_mask_for_norm``).
+    Attributes
+    ----------
+    op
+        Which operation it is; always written.
+    mean
+        What is subtracted, in the unit of the image; None: the mean of the channel.
+    sd
+        What is divided by, likewise; None: the standard deviation of the channel. One of 0 counts as 1.
+    nonzero
+        Statistics of, and change to, the voxels that are not 0 (MONAI ``NormalizeIntensity``).
+    foreground
+        The same for those that are not 0 in any channel and for the holes between them, which needs
+        ``grid.crop: nonzero`` and ``grid.intensity: before`` (nnU-Net with ``use_mask_for_norm``).
     """
 
     op: Literal["standardise"] = "standardise"
@@ -121,7 +155,21 @@ class Standardise(Part):
 
 
 class Percentiles(Part):
-    """Percentiles of the image to ``target``; MONAI ``ScaleIntensityRangePercentiles``."""
+    """Percentiles of the image to ``target``; MONAI ``ScaleIntensityRangePercentiles``.
+
+    Attributes
+    ----------
+    op
+        Which operation it is; always written.
+    low
+        Percentile of the channel that becomes the first number of ``target``.
+    high
+        Percentile of the channel that becomes the second.
+    target
+        What the two percentiles become; linear between and beyond them.
+    clip
+        Whether what lies beyond the target is set to its ends.
+    """
 
     op: Literal["percentiles"] = "percentiles"
     low: float = Field(ge=0, le=100)
@@ -131,7 +179,15 @@ class Percentiles(Part):
 
 
 class MinimumMaximum(Part):
-    """The range of the image to ``target``; MONAI ``ScaleIntensity``."""
+    """The range of the image to ``target``; MONAI ``ScaleIntensity``.
+
+    Attributes
+    ----------
+    op
+        Which operation it is; always written.
+    target
+        What the lowest and the highest value of the channel become.
+    """
 
     op: Literal["minimum_maximum"] = "minimum_maximum"
     target: tuple[float, float] = (0.0, 1.0)
@@ -155,12 +211,17 @@ class Tiles(Part):
         moves the last one back. Both are bit-compatible with their models.
     weighting
         ``gaussian`` with sigma ``gaussian_sigma`` × tile, or ``constant``.
+    gaussian_sigma
+        Sigma as a fraction of the tile along each axis.
     mirror_axes
         Axes to mirror at test time; the answers of all combinations are averaged. Empty: none.
     batch
         Tiles at a time; on a CPU 1 is best.
     pad
         Value where the grid is smaller than a tile: a number, or ``minimum`` of the image, or ``edge``.
+    multiple_of
+        Without a ``size`` each side of the grid is padded up to a multiple of this many voxels; for a 2D
+        network rows and columns only.
     """
 
     size: tuple[Whole, Whole, Whole] | None
@@ -201,6 +262,8 @@ class Output(Part):
     interpolated
         What is interpolated to the source grid: the network's ``logits`` (nnU-Net), or the ``probabilities``
         made of them before (MONAI bundles that invert after their activation).
+    scalars
+        Names of the numbers of a ``scalar`` answer, in their order.
     """
 
     kind: Literal["softmax", "regions", "labels", "scalar"] = "softmax"
@@ -213,11 +276,24 @@ class Output(Part):
 
 
 class Keep(Part):
-    """On the source grid at the end: keep the largest connected piece, drop small ones, fill holes."""
+    """A last change of the label map: keep the largest connected piece, drop small ones, fill holes.
+
+    It is made on the source grid; by ``nnunet.after`` on the grid that the networks saw.
+
+    Attributes
+    ----------
+    op
+        ``largest``: all but the largest piece of a structure is dropped; ``drop_below_ml``: pieces smaller
+        than ``volume_ml`` are; ``fill_holes``: background that it encloses becomes part of it. Voxels that
+        share a face, edge or corner are one piece.
+    structures
+        Numbers; empty: each of them.
+    volume_ml
+        Least volume of a piece, for ``drop_below_ml``.
+    """
 
     op: Literal["largest", "drop_below_ml", "fill_holes"]
     structures: tuple[int, ...] = ()
-    """Numbers; empty: each of them."""
     volume_ml: float = Field(default=0.0, ge=0)
 
 
@@ -229,10 +305,21 @@ class Recipe(Part):
     dimensions
         3, or 2 for a network of images: tiles ``(1, rows, columns)`` reach it as ``(batch, channels, rows,
         columns)``.
+    grid
+        The grid that the network sees; left out: that of the source.
     intensity
         Operations in order, on every channel; or with ``channel_intensity`` one list for each channel.
+    channel_intensity
+        One list of operations for each of ``accepts.channels``, in their order; they replace ``intensity``.
+        Empty: ``intensity`` for all.
+    tiles
+        How the grid is cut into what the network sees at a time.
+    output
+        What the network answers; left out: a softmax whose channel ``n`` is structure ``n``.
     precision
         Of the network's sums: ``auto`` is bfloat16 where the processor has it and float16 on a GPU.
+    after
+        Last changes of the label map on the source grid, in order. Empty: none.
     """
 
     dimensions: Literal[2, 3] = 3

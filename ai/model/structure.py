@@ -15,7 +15,17 @@ _Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class CodeEntry(Part):
-    """A coded concept that the card itself gives (PS3.3 8.8)."""
+    """A coded concept that the card itself gives (PS3.3 8.8).
+
+    Attributes
+    ----------
+    value
+        Code Value, such as ``10200004``.
+    scheme
+        Coding Scheme Designator, such as ``SCT``; a private one starts with ``99``.
+    meaning
+        Code Meaning: the concept in words.
+    """
 
     value: Line = Field(min_length=1, max_length=16)
     scheme: Line = Field(min_length=1, max_length=16)
@@ -34,6 +44,8 @@ class Coding(Part):
     ----------
     category
         Of PS3.16 CID 7150, such as Anatomical Structure.
+    type
+        What it is within the category, such as Liver.
     modifier
         Of the type: its side, or another part of it.
     region
@@ -53,6 +65,24 @@ class Structure(Part):
     """One structure that the model looks for. ``key`` names its row in terminology/codes.csv.
 
     With ``coding`` the card gives the codes itself, and ``key`` is only its name for programs.
+
+    Attributes
+    ----------
+    number
+        Its value in the label map, and its Segment Number. Structures are numbered 1, 2, 3 … in order.
+    key
+        Name for programs: lower case letters, digits and underscores, each once in a card.
+    label
+        Name for people: the Segment Label.
+    description
+        What belongs to it, as a phrase without a full stop: the Segment Description, also in the report.
+    coding
+        Its own codes and colour; None: those of its row in the table.
+    group
+        Name shared by structures that stay in one object, where they fit, when a segmentation is split.
+        Empty: none.
+    includes
+        Further numbers of the label map whose voxels belong to it as well. Empty: its own number only.
     """
 
     number: int = Field(ge=1, le=255)
@@ -60,6 +90,13 @@ class Structure(Part):
     label: Line = Field(min_length=1, max_length=64)  # Segment Label is LO
     description: str = Field(default="", max_length=1024)  # Segment Description is ST
     coding: Coding | None = None
+    group: str = Field(default="", max_length=64)
+    includes: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Values of a label map that belong to it: its own, and those of what it includes."""
+        return (self.number, *self.includes)
 
     @property
     def coded(self) -> CodedStructure:

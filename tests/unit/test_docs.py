@@ -36,6 +36,8 @@ def test_the_fields_of_a_card_are_described_and_current() -> None:
         "Whether Contrast/Bolus Agent must",
     ):
         assert said in text
+    silent = [line for line in text.splitlines() if line.endswith("|  |")]
+    assert not silent, "say in the docstring of their class what these fields mean"
 
 
 def test_importing_the_library_or_the_node_does_not_load_torch() -> None:
