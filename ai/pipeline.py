@@ -7,29 +7,24 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from ai.geometry import VolumeGeometry
 from ai.measure import Measurement, measure
 from ai.model import ModelSpec, Predictor, Progress, check_input, check_output
 from ai.nifti import write_nifti
+from ai.profile import DEFAULT_PROFILE, Profile
 from ai.quality import Finding, check_quality, shape_needs
 from ai.quiet import quiet
 from ai.record import describe_run
 from ai.resample import as_models_see
-from ai.results.context import ResultContext, derive_identity
-from ai.results.encode import encode
-from ai.results.equipment import ResultKind
-from ai.results.overview import build_overview
-from ai.results.seg import build_seg
-from ai.results.sr import build_sr
-from ai.results.verify import verify_segmentation
+from ai.results.context import Predecessor, ResultContext, derive_identity
+from ai.results.write import ResultFile, verify_results, write_results
 from ai.shape import describe_shapes
 from ai.volume import ImageSeries, LabelArray, Volume, read_series
 
@@ -44,6 +39,10 @@ class RunOptions:
         Time of the run, timezone-aware.
     part_key
         Which part of the series, see :class:`ai.geometry.Part`; empty: the only one that is a volume.
+    profiles
+        How the results are written: each one gives a set of objects of its own.
+    predecessors
+        The report that each profile's replaces, by its key.
     """
 
     created_at: datetime
@@ -51,18 +50,8 @@ class RunOptions:
     series_number_base: int = 9000
     revision: int = 1
     part_key: str = ""
-
-
-@dataclass(frozen=True)
-class ResultFile:
-    """One encoded result: ``content`` is the DICOM file, to be stored and sent as it is."""
-
-    kind: ResultKind
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    transfer_syntax_uid: str
-    content: bytes
+    profiles: tuple[Profile, ...] = (DEFAULT_PROFILE,)
+    predecessors: Mapping[str, Predecessor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,12 +104,12 @@ def run_series(files: Sequence[Path], model: Predictor, options: RunOptions, pro
         judged = judge(model.spec, series.volume, labels, prediction.confidence)
     context = _context(series, model, labels, judged, options)
     with clock.stage("write"), quiet():
-        results, overview_png = _write(context)
+        written = write_results(context, options.profiles)
     with clock.stage("verify"), quiet():
-        verify_segmentation(results[0].content, context)
-    written = [_result_row(result) for result in results]
-    run = describe_run(context, written, model.device, prediction, clock.times_s)
-    return Outcome(context, results, overview_png, run, found, seen.volume.geometry)
+        verify_results(written.segmentations)
+    rows = [_result_row(result) for result in written.results]
+    run = describe_run(context, rows, model.device, prediction, clock.times_s)
+    return Outcome(context, written.results, written.overview_png, run, found, seen.volume.geometry)
 
 
 def judge(
@@ -137,7 +126,8 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
     """Write ``seg.dcm``, ``sr.dcm``, ``overview.dcm``, ``overview.png``, ``mask.nii.gz``, ``run.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     for result in outcome.results:
-        (folder / f"{result.kind}.dcm").write_bytes(result.content)
+        name = result.kind if result.number == 1 else f"{result.kind}-{result.number}"
+        (folder / f"{name}.dcm").write_bytes(result.content)
     (folder / "overview.png").write_bytes(outcome.overview_png)
     write_nifti(folder / "mask.nii.gz", outcome.mask, outcome.mask_geometry)
     text = json.dumps(outcome.run, indent=2, allow_nan=False)
@@ -189,6 +179,7 @@ def _context(
         series_number_base=_free_base(series.datasets[0], options.series_number_base),
         software_version=options.software_version,
         revision=options.revision,
+        predecessors=options.predecessors,
     )
 
 
@@ -201,32 +192,9 @@ def _free_base(source: Dataset, base: int) -> int:
     return base + 10 if base < taken <= base + 3 else base
 
 
-def _write(context: ResultContext) -> tuple[tuple[ResultFile, ...], bytes]:
-    """Build and encode SEG, SR and overview, in the order in which they are sent."""
-    seg = build_seg(context)
-    sr = build_sr(context, seg)
-    overview, png = build_overview(context)
-    version = context.software_version
-    results = (
-        _result("seg", seg, version),
-        _result("sr", sr, version),
-        _result("overview", overview, version),
-    )
-    return results, png
-
-
-def _result(kind: ResultKind, dataset: Dataset, software_version: str) -> ResultFile:
-    return ResultFile(
-        kind=kind,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        transfer_syntax_uid=str(ExplicitVRLittleEndian),
-        content=encode(dataset, software_version),
-    )
-
-
 def _result_row(result: ResultFile) -> dict[str, object]:
-    row = {name: value for name, value in asdict(result).items() if name != "content"}
-    del row["transfer_syntax_uid"]
+    """A result in ``run.json``."""
+    row = {field.name: getattr(result, field.name) for field in fields(result)}
+    for name in ("content", "transfer_syntax_uid", "profiles"):
+        del row[name]
     return {**row, "sha256": hashlib.sha256(result.content).hexdigest()}

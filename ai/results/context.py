@@ -1,30 +1,44 @@
-"""What every result object of one run shares: source, model, labels, identity, time."""
+"""What every result object of one run shares: source, model, labels, identity, time, profile."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from ai.measure import Measurement
 from ai.model import ModelSpec
+from ai.profile import DEFAULT_PROFILE, Profile
 from ai.quality import Finding
 from ai.uids import derived_uid
 from ai.volume import ImageSeries, LabelArray
 
+ResultKind = Literal["seg", "sr", "overview", "rtstruct"]
+
+_SHARED: tuple[ResultKind, ...] = ("overview",)
+"""Kinds that are the same for every destination, whatever its profile."""
+
 
 @dataclass(frozen=True)
 class ResultIdentity:
-    """Derived UIDs of one run (house rule 3): same source, input, model and version, same UIDs."""
+    """Derived UIDs of one run (house rule 3): same source, input, model and version, same UIDs.
 
-    seg_series_uid: str
-    seg_uid: str
-    sr_series_uid: str
-    sr_uid: str
-    overview_series_uid: str
-    overview_uid: str
+    Attributes
+    ----------
+    root
+        What the UIDs of all objects of the run are derived from.
+    tracking_uids
+        By structure number.
+    """
+
+    root: tuple[str, ...]
     device_uid: str
     tracking_uids: Mapping[int, str]
+
+    def uid(self, kind: str) -> str:
+        """The UID of a kind of thing."""
+        return derived_uid(*self.root, kind)
 
 
 def derive_identity(
@@ -36,20 +50,22 @@ def derive_identity(
     """
     model = (spec.id, spec.version, spec.digest, software_version)
     part = ("part", part_key) if part_key else ()
-
-    def uid(kind: str) -> str:
-        return derived_uid(series_instance_uid, *part, input_digest, *model, kind)
-
+    root = (series_instance_uid, *part, input_digest, *model)
     return ResultIdentity(
-        seg_series_uid=uid("seg-series"),
-        seg_uid=uid("seg"),
-        sr_series_uid=uid("sr-series"),
-        sr_uid=uid("sr"),
-        overview_series_uid=uid("overview-series"),
-        overview_uid=uid("overview"),
+        root=root,
         device_uid=derived_uid("device", *model),
-        tracking_uids={s.number: uid(f"tracking-{s.number}") for s in spec.structures},
+        tracking_uids={s.number: derived_uid(*root, f"tracking-{s.number}") for s in spec.structures},
     )
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The report that this one replaces (PS3.3 C.17.2.3, Predecessor Documents Sequence)."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 @dataclass(frozen=True)
@@ -63,13 +79,17 @@ class ResultContext:
     created_at
         Time of the run, timezone-aware; from the job's row, so that a re-run writes the same.
     series_number_base
-        SEG is base + 1, SR base + 2, overview base + 3.
+        SEG is base + 1, SR base + 2, overview base + 3, RTSTRUCT base + 4.
     software_version
         Version of the gateway.
     revision
         1, or more when instances came after a result: then every result says that it replaces one.
     quality
-        What the quality rules of the card found.
+        What the quality rules found.
+    profile
+        How the objects are written.
+    predecessors
+        The report of the revision before, by the key of its profile.
     """
 
     series: ImageSeries
@@ -82,3 +102,16 @@ class ResultContext:
     software_version: str
     revision: int = 1
     quality: tuple[Finding, ...] = ()
+    profile: Profile = DEFAULT_PROFILE
+    predecessors: Mapping[str, Predecessor] | None = None
+
+    def series_uid(self, kind: ResultKind) -> str:
+        """Series Instance UID of a kind of result, in this profile."""
+        return self.identity.uid(f"{kind}-series{self._suffix(kind)}")
+
+    def instance_uid(self, kind: ResultKind, number: int = 1) -> str:
+        """SOP Instance UID of the object with an instance number, in this profile."""
+        return self.identity.uid(f"{kind}{self._suffix(kind)}{f' {number}' if number > 1 else ''}")
+
+    def _suffix(self, kind: ResultKind) -> str:
+        return "" if kind in _SHARED or not self.profile.key else f" {self.profile.key}"

@@ -13,13 +13,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import Literal
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from ai.model import ModelSpec
-from ai.results.context import ResultContext
+from ai.results.context import ResultContext, ResultKind
 from ai.terminology import Code
 
 MANUFACTURER = "DICOM AI Gateway"
@@ -30,8 +29,6 @@ PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 _FAMILIES = {"classical": Code("123101", "DCM", "Neighborhood Analysis")}  # CID 7162, by kind of loader
 _LEARNED = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162: every other kind
 
-ResultKind = Literal["seg", "sr", "overview"]
-
 _LONG_STRING = 64  # PS3.5 6.2, VR LO
 _SHORTEST_TITLE = 12  # of the model, in a description that must say much else
 _DIGEST = 4  # characters: at most 64 parts of one series are told apart
@@ -39,6 +36,7 @@ _SERIES: dict[ResultKind, tuple[int, str]] = {
     "seg": (1, "SEG"),
     "sr": (2, "table"),
     "overview": (3, "overview"),
+    "rtstruct": (4, "RTSTRUCT"),
 }
 
 

@@ -210,8 +210,8 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     dataset.SpecificCharacterSet = "ISO_IR 192"
     copy_patient_and_study(dataset, source)
     dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = context.identity.overview_uid
-    dataset.SeriesInstanceUID = context.identity.overview_series_uid
+    dataset.SOPInstanceUID = context.instance_uid("overview")
+    dataset.SeriesInstanceUID = context.series_uid("overview")
     dataset.Modality = "OT"
     dataset.ConversionType = "SYN"
     dataset.ImageType = ["DERIVED", "SECONDARY"]

@@ -12,6 +12,8 @@ The report is complete, preliminary and unverified: no person has looked at it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import highdicom as hd
 import numpy as np
 from highdicom.sr import CodedConcept, RelationshipTypeValues
@@ -55,7 +57,7 @@ _MODALITIES = {
 }
 
 
-def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
+def build_sr(context: ResultContext, segs: Sequence[Dataset]) -> Dataset:
     """Build the report of one run.
 
     Volumes are in millilitres, areas on the detector of a radiograph in square millimetres. Attenuation
@@ -64,9 +66,9 @@ def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
 
     Parameters
     ----------
-    seg
-        The SEG of the same run: its segments are referred to by number, and its tracking and algorithm
-        identification are repeated.
+    segs
+        The SEGs of the same run: their segments are referred to by number, and their tracking and algorithm
+        identification are repeated. Pixels are not needed; frames only of a radiograph.
 
     Raises
     ------
@@ -78,17 +80,17 @@ def build_sr(context: ResultContext, seg: Dataset) -> Dataset:
     content = hd.sr.MeasurementReport(
         observation_context=_observer(context),
         procedure_reported=_PROCEDURES.get(first.Modality, _ANY_PROCEDURE),
-        imaging_measurements=[measurement_group(context, seg, m) for m in context.measurements],
+        imaging_measurements=[measurement_group(context, segs, m) for m in context.measurements],
         title=CodedConcept("126000", "DCM", "Imaging Measurement Report"),
     )
     _insert_after_procedure(content[0], [_comment(text) for text in summary(context)], _library(context))
     series = series_attributes(context, "sr")
     report = hd.sr.Comprehensive3DSR(
-        evidence=[*(_evidence(dataset) for dataset in sources.values()), seg],
+        evidence=[*(_evidence(dataset) for dataset in sources.values()), *segs],
         content=content[0],
-        series_instance_uid=context.identity.sr_series_uid,
+        series_instance_uid=context.series_uid("sr"),
         series_number=series.number,
-        sop_instance_uid=context.identity.sr_uid,
+        sop_instance_uid=context.instance_uid("sr"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,

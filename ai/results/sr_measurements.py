@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
@@ -11,8 +12,10 @@ from pydicom.dataset import Dataset
 from ai import terminology
 from ai.errors import ResultMismatch
 from ai.measure import Measurement
+from ai.model import ModelSpec
 from ai.results.coding import concept
 from ai.results.context import ResultContext
+from ai.results.equipment import algorithm_family
 
 Group = (
     hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -38,22 +41,22 @@ _DERIVATIONS = {
 }
 
 
-def measurement_group(context: ResultContext, seg: Dataset, measurement: Measurement) -> Group:
+def measurement_group(context: ResultContext, segs: Sequence[Dataset], measurement: Measurement) -> Group:
     """TID 1411 for a structure that was found (TID 1410 on a radiograph), TID 1501 "absent" for another.
 
     Raises
     ------
     ResultMismatch
-        ``SEGMENT_MISSING`` when the SEG has no segment for a structure that was found.
+        ``SEGMENT_MISSING`` when no SEG has a segment for a structure that was found.
     """
     structure = measurement.structure
     codes = structure.coded
-    segment = _segment(context, seg, structure.number)
+    seg, segment = _segment(context, segs, structure.number)
     tracking = hd.sr.TrackingIdentifier(
         uid=context.identity.tracking_uids[structure.number],
         identifier=structure.label if segment is None else segment.get("TrackingID", structure.label),
     )
-    algorithm = _algorithm(seg)
+    algorithm = _algorithm(context.spec)
     if not measurement.found:
         return hd.sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
@@ -63,11 +66,11 @@ def measurement_group(context: ResultContext, seg: Dataset, measurement: Measure
             finding_sites=_sites(codes),
             qualitative_evaluations=[hd.sr.QualitativeEvaluation(_PRESENCE, _ABSENT)],
         )
-    if segment is None:
+    if seg is None or segment is None:
         raise ResultMismatch(
             "SEGMENT_MISSING",
-            f"{structure.label} has {measurement.voxel_count} voxels in the label map, but the SEG "
-            f"{seg.SOPInstanceUID} has no segment for it; the report cannot refer to it.",
+            f"{structure.label} has {measurement.voxel_count} voxels in the label map, but no SEG "
+            "has a segment for it; the report cannot refer to it.",
         )
     shared: dict[str, Any] = {
         "tracking_identifier": tracking,
@@ -112,20 +115,19 @@ def _frame_of(context: ResultContext, seg: Dataset, number: int) -> hd.sr.Refere
     return found
 
 
-def _segment(context: ResultContext, seg: Dataset, number: int) -> Dataset | None:
-    """The segment that tracks the same thing."""
+def _segment(
+    context: ResultContext, segs: Sequence[Dataset], number: int
+) -> tuple[Dataset, Dataset] | tuple[None, None]:
+    """The segment that tracks the same thing, and its SEG."""
     uid = context.identity.tracking_uids[number]
-    return next((s for s in seg.SegmentSequence if s.get("TrackingUID") == uid), None)
+    pairs = ((seg, item) for seg in segs for item in seg.SegmentSequence if item.get("TrackingUID") == uid)
+    return next(pairs, (None, None))
 
 
-def _algorithm(seg: Dataset) -> hd.sr.AlgorithmIdentification:
-    """TID 4019 with the values of the SEG, which IHE AIR wants to be equal."""
-    found = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
-    family = found.AlgorithmFamilyCodeSequence[0]
+def _algorithm(spec: ModelSpec) -> hd.sr.AlgorithmIdentification:
+    """TID 4019 with the values that the SEG has, which IHE AIR wants to be equal."""
     return hd.sr.AlgorithmIdentification(
-        name=found.AlgorithmName,
-        version=found.AlgorithmVersion,
-        family=CodedConcept(family.CodeValue, family.CodingSchemeDesignator, family.CodeMeaning),
+        name=spec.title, version=spec.version, family=concept(algorithm_family(spec))
     )
 
 

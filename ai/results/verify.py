@@ -58,11 +58,10 @@ def verify_segmentation(encoded: bytes, context: ResultContext) -> None:
 
 def _check_identity(seg: Dataset, context: ResultContext) -> None:
     source = context.series.datasets[0]
-    identity = context.identity
     expected: Mapping[str, object] = {
         "SOPClassUID": SegmentationStorage,
-        "SOPInstanceUID": identity.seg_uid,
-        "SeriesInstanceUID": identity.seg_series_uid,
+        "SOPInstanceUID": context.instance_uid("seg"),
+        "SeriesInstanceUID": context.series_uid("seg"),
         "StudyInstanceUID": source.StudyInstanceUID,
         "FrameOfReferenceUID": context.series.volume.geometry.frame_of_reference_uid,
         "SegmentationType": "BINARY",

@@ -15,8 +15,9 @@ from structlog.typing import FilteringBoundLogger
 
 from ai.errors import AiError
 from ai.model import ModelSpec, find_card
-from ai.pipeline import ResultFile, RunOptions, run_series
+from ai.pipeline import RunOptions, run_series
 from ai.quality import reasons
+from ai.results.write import ResultFile
 from gateway import failpoint
 from gateway.clock import Clock
 from gateway.errors import ModelFault, OutOfResources, RunCancelled

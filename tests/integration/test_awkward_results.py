@@ -135,7 +135,7 @@ def test_report_and_picture_cite_the_instances_of_the_source_alone(results: Resu
     report = dcmread(results.path("sr"))
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     cited = [item.ReferencedSOPInstanceUID for series in evidence for item in series.ReferencedSOPSequence]
-    assert sorted(cited) == sorted([*uids, results.run.identity.seg_uid])
+    assert sorted(cited) == sorted([*uids, results.run.instance_uid("seg")])
 
 
 # -- what would be wrong is caught -----------------------------------------------------------------

@@ -63,7 +63,7 @@ def results_of(files: list[Path], folder: Path, labels: LabelArray | None = None
     folder.mkdir(parents=True)
     seg = build_seg(run)
     overview, _ = build_overview(run)
-    for kind, dataset in zip(IODS, (seg, build_sr(run, seg), overview), strict=True):
+    for kind, dataset in zip(IODS, (seg, build_sr(run, [seg]), overview), strict=True):
         (folder / f"{kind}.dcm").write_bytes(encode(dataset, run.software_version))
     return Results(run, folder, tuple(files))
 

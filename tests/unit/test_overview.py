@@ -179,8 +179,8 @@ def test_the_secondary_capture_and_the_png_are_the_same_picture() -> None:
     assert "FrameOfReferenceUID" not in read
     assert (read.SeriesNumber, read.SeriesDescription) == (9003, "AI CT tissue overview (RUO)")
     assert (read.SOPInstanceUID, read.SeriesInstanceUID) == (
-        run.identity.overview_uid,
-        run.identity.overview_series_uid,
+        run.instance_uid("overview"),
+        run.series_uid("overview"),
     )
     assert (read.Manufacturer, read.PatientName) == ("DICOM AI Gateway", "TEST^SERIES1")
 

@@ -244,7 +244,7 @@ def test_a_seg_that_differs_when_read_back_stops_the_run(case: Case, monkeypatch
     def flipped(context: ResultContext) -> Dataset:
         return build_seg(replace(context, labels=np.ascontiguousarray(context.labels[:, :, ::-1])))
 
-    monkeypatch.setattr("ai.pipeline.build_seg", flipped)
+    monkeypatch.setattr("ai.results.seg.build_seg", flipped)
     with pytest.raises(ResultMismatch, match="voxels of segment"):
         run_series(case.files, KnowingModel(case.labels, spec()), OPTIONS, lambda *_: None)
 

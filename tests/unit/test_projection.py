@@ -136,7 +136,7 @@ def test_a_magnification_that_says_nothing_is_not_told(factor: str | None, tmp_p
 def test_the_report_has_a_planar_group_for_each_lung_with_its_frame(tmp_path: Path) -> None:
     context = run(tmp_path)
     seg = build_seg(context)
-    report = dcmread(DicomBytesIO(encode(build_sr(context, seg), "1.2.3")))
+    report = dcmread(DicomBytesIO(encode(build_sr(context, [seg]), "1.2.3")))
     groups = report.ContentSequence[-1].ContentSequence
     for number, (group, measured) in enumerate(zip(groups, context.measurements, strict=True), start=1):
         items = {i.ConceptNameCodeSequence[0].CodeMeaning: i for i in group.ContentSequence}

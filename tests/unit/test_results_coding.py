@@ -79,7 +79,7 @@ def test_another_region_is_noticed(run: ResultContext) -> None:
 
 
 def test_only_a_side_is_a_laterality_in_the_report(run: ResultContext, seg: Dataset) -> None:
-    assert sites(build_sr(run, seg))[:4] == [
+    assert sites(build_sr(run, [seg]))[:4] == [
         ("Hippocampus", "", "Anterior"),
         ("Brain ventricle", "", ""),
         ("Brain", "", ""),
@@ -89,7 +89,7 @@ def test_only_a_side_is_a_laterality_in_the_report(run: ResultContext, seg: Data
 
 def test_a_private_code_says_whose_it_is(run: ResultContext, seg: Dataset) -> None:
     assert seg.SegmentSequence[4].SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "99GATEWAY"
-    for result in (seg, build_sr(run, seg)):
+    for result in (seg, build_sr(run, [seg])):
         (scheme,) = result.CodingSchemeIdentificationSequence
         assert scheme.CodingSchemeDesignator == "99GATEWAY"
     assert "CodingSchemeIdentificationSequence" not in build_seg(small_run())

@@ -294,7 +294,7 @@ def digests_of_a_run() -> tuple[str, ...]:
     """SHA-256 of SEG, SR and overview of one fixed run."""
     run = small_run()
     seg = build_seg(run)
-    objects = (seg, build_sr(run, copy.deepcopy(seg)), build_overview(run)[0])
+    objects = (seg, build_sr(run, [copy.deepcopy(seg)]), build_overview(run)[0])
     return tuple(hashlib.sha256(encode(dataset, run.software_version)).hexdigest() for dataset in objects)
 
 
@@ -304,7 +304,7 @@ def test_every_dicom_code_of_a_result_is_one_of_the_standard() -> None:
     seg = build_seg(run)
     written = {
         str(item.CodeValue)
-        for dataset in (seg, build_sr(run, seg), build_overview(run)[0])
+        for dataset in (seg, build_sr(run, [seg]), build_overview(run)[0])
         for element in dataset.iterall()
         if element.VR == "SQ"
         for item in element.value

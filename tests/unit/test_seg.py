@@ -86,8 +86,8 @@ def test_identity_is_derived_and_patient_and_study_are_those_of_the_source(seg: 
     context = small_run()
     source = context.series.datasets[0]
     assert (seg.SOPInstanceUID, seg.SeriesInstanceUID) == (
-        context.identity.seg_uid,
-        context.identity.seg_series_uid,
+        context.instance_uid("seg"),
+        context.series_uid("seg"),
     )
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "AccessionNumber"):
         assert seg[keyword].value == source[keyword].value

@@ -36,7 +36,7 @@ def seg(run: ResultContext) -> Dataset:
 
 @pytest.fixture(scope="module")
 def report(run: ResultContext, seg: Dataset) -> Dataset:
-    return dcmread(BytesIO(encode(build_sr(run, seg), run.software_version)))
+    return dcmread(BytesIO(encode(build_sr(run, [seg]), run.software_version)))
 
 
 def items(node: Dataset) -> Iterator[Dataset]:
@@ -86,7 +86,7 @@ def test_a_structure_not_found_is_said_to_be_absent_and_has_no_measurement(repor
 
 def test_a_run_that_found_nothing_still_has_a_report_that_says_so(run: ResultContext, seg: Dataset) -> None:
     measurements = tuple(replace(m, voxel_count=0, volume_ml=0, intensity=None) for m in run.measurements)
-    report = build_sr(replace(run, measurements=measurements), seg)
+    report = build_sr(replace(run, measurements=measurements), [seg])
     assert len(named(report, "121052")) == 5
     assert "None of the structures was found." in str(named(report, "121106")[0].TextValue)
 
@@ -126,8 +126,8 @@ def test_the_evidence_is_every_source_image_and_the_segmentation(
 
 def test_identity_time_and_state_are_those_of_the_run(run: ResultContext, report: Dataset) -> None:
     assert report.SOPClassUID == Comprehensive3DSRStorage
-    assert report.SOPInstanceUID == run.identity.sr_uid
-    assert report.SeriesInstanceUID == run.identity.sr_series_uid
+    assert report.SOPInstanceUID == run.instance_uid("sr")
+    assert report.SeriesInstanceUID == run.series_uid("sr")
     assert (report.SeriesNumber, report.SeriesDescription) == (9002, "AI CT tissue table (RUO)")
     assert report.Manufacturer == "DICOM AI Gateway"
     assert (report.CompletionFlag, report.PreliminaryFlag) == ("COMPLETE", "PRELIMINARY")
@@ -139,7 +139,7 @@ def test_identity_time_and_state_are_those_of_the_run(run: ResultContext, report
 def test_the_text_comes_before_the_measurements_and_ends_with_the_intended_use() -> None:
     notes = (Note(NoteCode.IDENTITY_DERIVED, "The patient identity was derived."),)
     run = torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9), without=(METAL,), notes=notes)
-    report = build_sr(run, build_seg(run))
+    report = build_sr(run, [build_seg(run)])
     comments = [str(i.TextValue) for i in named(report, "121106")]
     assert comments == [*summary(run)]
     assert comments[0].startswith("CT tissue 1.0.0. Found: Body ")
@@ -156,7 +156,7 @@ def test_a_source_with_missing_and_odd_patient_attributes_still_gets_a_report() 
     run = torso_run(
         shape=(6, 32, 40), spacing_mm=(30, 10, 9), AccessionNumber=None, StudyID=None, PatientSex="X"
     )
-    report = build_sr(run, build_seg(torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9))))
+    report = build_sr(run, [build_seg(torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9)))])
     assert (report.AccessionNumber, report.PatientSex) == (None, "X")
 
 
@@ -165,7 +165,7 @@ def test_a_found_structure_without_a_segment_is_refused_by_name(run: ResultConte
     shorter.update(seg)
     shorter.SegmentSequence = seg.SegmentSequence[:2]
     with pytest.raises(ResultMismatch, match=r"SEGMENT_MISSING: Right lung has \d+ voxels"):
-        build_sr(run, shorter)
+        build_sr(run, [shorter])
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,6 @@ def test_numbers_are_plain_decimals_of_at_most_16_characters(value: float, expec
 
 def test_a_later_revision_says_that_it_replaces_earlier_results() -> None:
     run = replace(torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9)), revision=2)
-    report = build_sr(run, build_seg(run))
+    report = build_sr(run, [build_seg(run)])
     assert report.SeriesDescription == "AI CT tissue table rev 2 (RUO)"
     assert "Revision 2 of this series, with 6 images: it replaces every earlier result." in summary(run)[0]

@@ -86,9 +86,9 @@ def build_seg(context: ResultContext) -> Dataset:
         pixel_array=context.labels if found else context.labels[:1],
         segmentation_type="BINARY",
         segment_descriptions=[_segment(context, structure) for structure in spec.structures],
-        series_instance_uid=context.identity.seg_series_uid,
+        series_instance_uid=context.series_uid("seg"),
         series_number=context.series_number_base + 1,
-        sop_instance_uid=context.identity.seg_uid,
+        sop_instance_uid=context.instance_uid("seg"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=spec.title,
@@ -235,7 +235,7 @@ def _segment(context: ResultContext, structure: Structure) -> Any:
 
 def _fix_identity(seg: Dataset, context: ResultContext) -> None:
     """Replace the writer's random UID, its odd padding, and patient and study that it took in part."""
-    organization = derived_uid(context.identity.seg_uid, "dimension organization")
+    organization = derived_uid(context.instance_uid("seg"), "dimension organization")
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
     copy_patient_and_study(seg, context.series.datasets[0])
