@@ -26,8 +26,8 @@ from gateway.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from ai.model import ModelSpec
     from gateway.cli.model_add import Added, Wishes
+    from gateway.settings import Settings
 
 ConfigFile = Annotated[
     Path | None,
@@ -110,7 +110,7 @@ def list_models(
     """All models of the folders, and those that ship with the gateway: licence, structures, state."""
     from ai.errors import ModelError
     from ai.model import find_card, list_cards
-    from gateway.cli.model_state import quick_problems, state_of
+    from gateway.cli.model_state import quick_problems, record_of, state_of
 
     folders = _folders(config_file, model_dir)
     rows: list[dict[str, Any]] = []
@@ -123,7 +123,7 @@ def list_models(
             continue
         problems = quick_problems(spec)
         reasons = [problem._asdict() for problem in problems]
-        rows.append({**_row(spec), "card": str(path), "state": state_of(problems), "problems": reasons})
+        rows.append({**record_of(spec), "card": str(path), "state": state_of(problems), "problems": reasons})
     if as_json:
         print_json({"models": rows})
     else:
@@ -140,30 +140,30 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check cards, codes, licences and hashes, and load each model on the CPU; exit 1 with the reasons."""
-    from ai.errors import ModelError, UnknownModel
-    from ai.model import find_model, list_cards
-    from gateway.cli.model_state import Problem, all_problems
+    from ai.errors import UnknownModel
+    from ai.model import list_cards
+    from gateway.cli.model_process import model_host
+    from gateway.cli.model_state import verdict
 
-    folders = _folders(config_file, model_dir)
-    rows: list[dict[str, Any]] = []
-    for name in names or sorted(list_cards(folders)):
-        record: dict[str, Any] = {"id": name}
-        try:
-            spec = find_model(name, folders)
-            record |= _row(spec)
-            beside = [spec.folder.parent] if spec.folder else []
-            problems = all_problems(spec, [*beside, *folders])
-        except UnknownModel as error:
-            fail(error.code, f"{error.reason}{where_hint(folders)}", EXIT_NOT_FOUND)
-        except ModelError as error:
-            problems = [Problem(error.code, error.reason)]
-        rows.append({**record, "ok": not problems, "problems": [problem._asdict() for problem in problems]})
+    settings = _settings(config_file)
+    folders = [*_given(model_dir), *(settings.model_dirs if settings else ())]
+    named = names or sorted(list_cards(folders))
+    try:
+        with model_host("cpu", settings, folders=[*folders, *_beside(named)]) as host:
+            rows = [verdict(name, folders, host) for name in named]
+    except UnknownModel as error:
+        fail(error.code, f"{error.reason}{where_hint(folders)}", EXIT_NOT_FOUND)
     if as_json:
         print_json({"ok": all(row["ok"] for row in rows), "models": rows})
     else:
         _print_verdicts(rows)
     if not all(row["ok"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _beside(names: Sequence[str]) -> list[Path]:
+    """Folders of the cards that are given by their path."""
+    return [Path(name).parent for name in names if Path(name).exists()]
 
 
 def _mount() -> None:
@@ -186,17 +186,26 @@ def _target(to: Path | None, config_file: Path | None) -> Path:
 
 
 def _folders(config_file: Path | None, given: list[Path] | None) -> list[Path]:
-    for folder in given or ():
+    return [*_given(given), *_configured(config_file)]
+
+
+def _given(folders: list[Path] | None) -> list[Path]:
+    for folder in folders or ():
         if not folder.is_dir():
             fail("FOLDER_NOT_FOUND", f"There is no folder {folder}.", EXIT_NOT_FOUND)
-    return [*(given or ()), *_configured(config_file)]
+    return folders or []
 
 
 def _configured(config_file: Path | None) -> Sequence[Path]:
-    """The configuration's folders; its models are not looked at, for one that is missing may be added now."""
+    settings = _settings(config_file)
+    return settings.model_dirs if settings else ()
+
+
+def _settings(config_file: Path | None) -> Settings | None:
+    """The configuration; its models are not looked at, for one that is missing may be added now."""
     from gateway.settings import load_settings
 
-    return load_settings(config_file, os.environ).model_dirs if config_file else ()
+    return load_settings(config_file, os.environ) if config_file else None
 
 
 def _signature(who: str) -> str:
@@ -220,28 +229,12 @@ def _accepted(source: str, folder: Path, wishes: Wishes) -> Added | None:
     return Added(accept_licence(card, wishes.accepted_by), card, ())
 
 
-def _row(spec: ModelSpec) -> dict[str, Any]:
-    licence = spec.licence
-    return {
-        "id": spec.id,
-        "version": spec.version,
-        "title": spec.title,
-        "loader": spec.loader,
-        "licence": {
-            "spdx": licence.spdx,
-            "commercial": licence.commercial,
-            "accepted_by": licence.accepted_by,
-        },
-        "modalities": list(spec.accepts.modalities),
-        "structures": [structure.label for structure in spec.structures],
-        "digest": spec.digest,
-    }
-
-
 def _added_record(added: Added) -> dict[str, Any]:
+    from gateway.cli.model_state import record_of
+
     files = dict(added.spec.files)
     facts = {"card": str(added.card), "added": added.is_new, "files": files, "warnings": list(added.warnings)}
-    return {**_row(added.spec), **facts}
+    return {**record_of(added.spec), **facts}
 
 
 def _tell(added: Added) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ai.errors import AiError, ModelError
+from ai.errors import AiError, ModelError, UnknownModel
 
 if TYPE_CHECKING:
-    from ai.loaders import Find
-    from ai.model import Model, ModelSpec
+    from ai.model import ModelSpec
+    from gateway.cli.model_process import ModelHost
 
 READY = "ready"
 _STATES = {
@@ -57,32 +56,52 @@ def quick_problems(spec: ModelSpec) -> list[Problem]:
     return problems
 
 
-def all_problems(spec: ModelSpec, folders: Sequence[Path]) -> list[Problem]:
-    """As :func:`quick_problems`; without any, the model is loaded on the CPU too."""
-    from ai.model import find_card
-
+def all_problems(spec: ModelSpec, folders: Sequence[Path], host: ModelHost) -> list[Problem]:
+    """As :func:`quick_problems`; without any, the model is loaded too."""
     problems = quick_problems(spec)
     if problems:
         return problems
     try:
-        load_for_person(spec, "cpu", partial(find_card, folders=folders)).close()
+        host.load(spec, folders)
     except AiError as error:
         return [Problem(error.code, error.reason)]
     return []
 
 
-def load_for_person(spec: ModelSpec, device: str, find: Find) -> Model:
-    """As :func:`ai.loaders.load_model`, and MODEL_NOT_LOADED for what else the model's own code raises."""
-    from ai.loaders import load_model
+def verdict(name: str, folders: Sequence[Path], host: ModelHost) -> dict[str, Any]:
+    """What there is to say of a model; raises UnknownModel."""
+    from ai.model import find_model
 
+    record: dict[str, Any] = {"id": name}
     try:
-        return load_model(spec, device, find)
-    except AiError:
+        spec = find_model(name, folders)
+        record |= record_of(spec)
+        beside = [spec.folder.parent] if spec.folder else []
+        problems = all_problems(spec, [*beside, *folders], host)
+    except UnknownModel:
         raise
-    except Exception as error:
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        reason = f"Model {spec.id} {spec.version} cannot be loaded: {cause}."
-        raise ModelError("MODEL_NOT_LOADED", reason) from error
+    except ModelError as error:
+        problems = [Problem(error.code, error.reason)]
+    return {**record, "ok": not problems, "problems": [problem._asdict() for problem in problems]}
+
+
+def record_of(spec: ModelSpec) -> dict[str, Any]:
+    """What a card says, for programs."""
+    licence = spec.licence
+    return {
+        "id": spec.id,
+        "version": spec.version,
+        "title": spec.title,
+        "loader": spec.loader,
+        "licence": {
+            "spdx": licence.spdx,
+            "commercial": licence.commercial,
+            "accepted_by": licence.accepted_by,
+        },
+        "modalities": list(spec.accepts.modalities),
+        "structures": [structure.label for structure in spec.structures],
+        "digest": spec.digest,
+    }
 
 
 def state_of(problems: Sequence[Problem]) -> str:

@@ -35,13 +35,13 @@ from gateway.cli.compare_view import (
     print_overall,
     usable_tolerance,
 )
-from gateway.cli.model_state import load_for_person
 from gateway.cli.progress import progress_bar
 from gateway.cli.segment import EXIT_CODES, check_device
 from gateway.cli.trial import Plan, Report, Wanted, plan, try_case
 
 if TYPE_CHECKING:
     from ai.model import ModelSpec, Predictor
+    from gateway.settings import Settings
 
 
 def try_model(
@@ -73,26 +73,24 @@ def try_model(
 ) -> None:
     """Run a model on cases without a PACS, and compare its results with the truth."""
     from ai.errors import AiError
-    from ai.loaders import InProcess, choose_device
-    from ai.model import find_card
+    from gateway.cli.model_process import model_host
 
     check_device(device)
     wanted = Wanted(part, merged(merge or []), usable_tolerance(tolerance_mm), out)
-    folders = _folders(model_dir or (), config_file)
+    settings = _settings(config_file)
+    folders = _folders(model_dir or (), settings)
     if out is not None:
         prepare_folder(out)
+    private = [path for path in (source, truth, out) if path is not None]
+    start = partial(model_host, device, settings, deterministic=deterministic, private=private)
     try:
         with _model(model, folders, accept_licence) as spec:
-            cases = plan(source, truth, series, len(spec.accepts.channels))
-            beside = [spec.folder.parent] if spec.folder else []
-            find = partial(find_card, folders=[*beside, *folders])
-            with progress_bar() as bar:
+            beside = [*([spec.folder.parent] if spec.folder else []), *folders]
+            with start(folders=beside) as host, progress_bar() as bar:
                 bar("load", 0.0)
-                loaded = load_for_person(spec, choose_device(device), find)
-                try:
-                    reports = _try_all(cases, InProcess(loaded, deterministic), wanted, bar)
-                finally:
-                    loaded.close()
+                cases = plan(source, truth, series, len(spec.accepts.channels))
+                loaded = host.load(spec, beside)
+                reports = _try_all(cases, loaded, wanted, bar)
     except AiError as error:
         hint = where_hint(folders) if error.code == "UNKNOWN_MODEL" else ""
         fail(error.code, f"{error.reason}{hint}", EXIT_CODES.get(error.code, EXIT_FAILED))
@@ -136,13 +134,17 @@ def _leave(failed: Sequence[bool]) -> None:
         raise typer.Exit(EXIT_FAILED if all(failed) else EXIT_PARTLY)
 
 
-def _folders(given: Sequence[Path], config_file: Path | None) -> list[Path]:
+def _settings(config_file: Path | None) -> Settings | None:
     from gateway.settings import load_settings
 
+    return load_settings(config_file, os.environ) if config_file else None
+
+
+def _folders(given: Sequence[Path], settings: Settings | None) -> list[Path]:
     for folder in given:
         if not folder.is_dir():
             fail("FOLDER_NOT_FOUND", f"There is no folder {folder}.", EXIT_NOT_FOUND)
-    return [*given, *(load_settings(config_file, os.environ).model_dirs if config_file else ())]
+    return [*given, *(settings.model_dirs if settings else ())]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console,
 from gateway.cli.compare_view import MergeOption, ToleranceOption, merged, print_comparison, usable_tolerance
 from gateway.cli.progress import progress_bar
 from gateway.clock import SystemClock
+from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from ai.model import ModelSpec
@@ -50,8 +50,8 @@ def segment(
 ) -> None:
     """Segment one series from a folder: the same code path as the node, without a PACS."""
     from ai.errors import AiError
-    from ai.folder import find_series
     from ai.model import find_card
+    from gateway.cli.model_process import sentence
 
     check_device(device)
     if not folder.is_dir():
@@ -59,10 +59,11 @@ def segment(
     prepare_folder(out)
     try:
         spec = find_card(model, model_dir or ())
-        files = choose_series(find_series(folder), series)
-        run = _run(files, spec, model_dir or (), device, part or "", out)
+        run = _run(folder, series, spec, model_dir or (), device, part or "", out)
     except AiError as error:
         fail(error.code, error.reason, EXIT_CODES.get(error.code, EXIT_FAILED))
+    except GatewayError as error:
+        fail(error.name, sentence(error), EXIT_FAILED)
     if as_json:
         typer.echo(json.dumps(dict(run), indent=2))
     else:
@@ -105,16 +106,24 @@ def _listing(found: dict[str, list[Path]]) -> str:
 
 
 def _run(
-    files: list[Path], spec: ModelSpec, model_dirs: Sequence[Path], device: str, part_key: str, out: Path
+    folder: Path,
+    series: str | None,
+    spec: ModelSpec,
+    model_dirs: Sequence[Path],
+    device: str,
+    part_key: str,
+    out: Path,
 ) -> Mapping[str, object]:
-    from ai.loaders import InProcess, choose_device, load_model
-    from ai.model import find_card
-    from ai.pipeline import run_series, write_outcome
+    from gateway.cli.model_process import model_host
 
-    options = run_options(part_key)
-    with progress_bar() as report:
-        model = load_model(spec, choose_device(device), partial(find_card, folders=model_dirs))
-        outcome = run_series(files, InProcess(model), options, report)
+    with model_host(device, private=(folder, out), folders=model_dirs) as host:  # it starts meanwhile
+        from ai.folder import find_series
+        from ai.pipeline import run_series, write_outcome
+
+        files = choose_series(find_series(folder), series)
+        options = run_options(part_key)
+        with progress_bar() as report:
+            outcome = run_series(files, host.load(spec, model_dirs), options, report)
     write_outcome(outcome, out)
     return outcome.run
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.common import EXIT_NOT_FOUND, EXIT_USAGE, fail
 from gateway.cli.segment import choose_series, run_options
+from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from ai.compare import Comparison, Segmentation
@@ -118,6 +119,7 @@ def try_case(
 ) -> Report:
     """Run one case and compare it; what goes wrong is reported, and the next one goes on."""
     from ai.errors import AiError
+    from gateway.cli.model_process import sentence
 
     report = Report(case.name)
     start_s = time.perf_counter()
@@ -128,6 +130,8 @@ def try_case(
             report.comparison = _compare(ours, case.truth, wanted)
     except AiError as error:
         report.error = {"code": error.code, "reason": error.reason}
+    except GatewayError as error:  # the model ended its process, hung, or failed without a name
+        report.error = {"code": error.name, "reason": sentence(error)}
     except (RuntimeError, ValueError, MemoryError) as error:
         first_line = str(error).partition("\n")[0]
         report.error = {"code": "MODEL_FAILED", "reason": f"{type(error).__name__}: {first_line}"}

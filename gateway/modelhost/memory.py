@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import resource
-import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def gib(size_bytes: int) -> str:
 
 
 def _torch() -> Any:
-    return sys.modules["torch"]  # a device of CUDA is only ever named by torch
+    return import_module("torch")  # only a device of CUDA needs it here
 
 
 def _available_bytes() -> int:

@@ -33,12 +33,15 @@ class Begin:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     memory_bytes
         For weights and runs together; None: what the device has, less a reserve.
+    attended
+        Whoever asks has the images himself: he is told what a model raises, in its words.
     """
 
     device: str
     memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
     deterministic: bool = False
+    attended: bool = False
 
 
 @dataclass(frozen=True)

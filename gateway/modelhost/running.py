@@ -130,8 +130,10 @@ class Run:
         return answer
 
 
-def refusal(number: int, error: BaseException) -> Refused:
-    """How the worker hears of an error; the text of one without a name may quote the image: it stays here."""
+def refusal(number: int, error: BaseException, *, attended: bool = False) -> Refused:
+    """How the worker hears of an error; the text of one without a name may quote the image: it stays here,
+    unless who asks has the image too.
+    """
     if isinstance(error, SeriesRefused):
         return Refused(number, "series", error.code, error.reason)
     if isinstance(error, AiError):
@@ -139,6 +141,8 @@ def refusal(number: int, error: BaseException) -> Refused:
     if is_lack_of_memory(error):
         return Refused(number, "memory", "OUT_OF_MEMORY", "Memory does not suffice.")
     kind = type(error).__name__
+    if attended:
+        return Refused(number, "error", "MODEL_FAILED", f"{kind}: {str(error).partition(chr(10))[0]}")
     sentence = f"The model failed with {kind}; the log has the place (event model_error)."
     return Refused(number, "error", "MODEL_FAILED", sentence)
 

@@ -50,6 +50,7 @@ class Host:
         self._line = line
         self._log = log
         self._deterministic = begin.deterministic
+        self._attended = begin.attended
         if begin.deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts
         self._device = choose_device(begin.device)
@@ -229,7 +230,7 @@ class Host:
             return Refused(number, "model", error.code, error.reason)
         if not isinstance(error, AiError):
             self._log.error("model_error", error=type(error).__name__, places=places(error))
-        return refusal(number, error)
+        return refusal(number, error, attended=self._attended)
 
     def _say_turn(self, turn: Turn) -> None:
         if turn != self._turn:

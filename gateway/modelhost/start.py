@@ -16,6 +16,9 @@ from gateway.modelhost.protocol import Line
 from gateway.modelhost.sandbox import scratch_environment
 
 HOST_COMMAND = (sys.executable, "-m", "gateway.modelhost.host")
+_STDERR = 2
+_INSTALLED = Path(__file__).parent.parent.parent
+"""Where ``-m`` looks first; never where somebody happens to be, whose files could stand in for libraries."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ def start(command: Sequence[str], scratch: Path, places: Places) -> tuple[subpro
     """A fresh process, and our end of its socket; OSError when there can be none."""
     environment = {**environment_for_child(os.environ), **scratch_environment(scratch)}
     ours, theirs = socket.socketpair()
-    arguments = [os.getpid(), theirs.fileno(), scratch, json.dumps(asdict(places))]
+    arguments = [os.getpid(), theirs.fileno(), scratch.absolute(), json.dumps(asdict(places))]
     try:
         with theirs:
             process = subprocess.Popen(
                 [*command, *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
+                stdout=_STDERR,
+                cwd=_INSTALLED,
                 env=environment,
                 pass_fds=(theirs.fileno(),),
             )

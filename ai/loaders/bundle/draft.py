@@ -73,8 +73,8 @@ def _code_in(inference: Mapping[str, Any], files: Mapping[str, Path]) -> list[st
     if not found:
         return []
     return [
-        f"the bundle brings code ({' and '.join(found)}), which runs whenever it is loaded: in the gateway's "
-        "closed model process, and by `verify` and `try` with your own rights; look at it before"
+        f"the bundle brings code ({' and '.join(found)}), which runs whenever it is loaded, also by "
+        "`verify` and `try`: in the gateway's closed model process; look at it before"
     ]
 
 
