@@ -192,9 +192,11 @@ def test_ctrl_c_ends_the_model_process_and_leaves_nothing(tmp_path: Path) -> Non
     write_card(tmp_path / "models", "fake-waits")
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "PYTHONPATH": FAKES, "AIGW_TEST_FOLDER": str(tmp_path)}
-    command = ["model", "try", "fake-waits", str(save(tmp_path / "a.nii", 1005))]
+    image, models = save(tmp_path / "a.nii", 1005), tmp_path / "models"
+    command = ["model", "try", "fake-waits", str(image), "--model-dir", str(models)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", *command, "--model-dir", str(tmp_path / "models")],
+        # a shell lets its background jobs, such as this test run, ignore Ctrl-C
+        ["env", "--default-signal=INT", sys.executable, "-m", "gateway", *command],
         env={**environment, "TMPDIR": str(tmp_path / "tmp")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
