@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ai.geometry import VolumeGeometry
+from ai.model import Structure
 from ai.volume import LabelArray
 
 FloatArray = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, ...]
 
 _SIDES = (("right", "left"), ("anterior", "posterior"), ("inferior", "superior"))
 """Towards minus and plus of the LPS axes."""
@@ -24,26 +27,30 @@ class Shape:
 
     Attributes
     ----------
-    centroid_mm
-        LPS millimetres, of a radiograph as if it were a coronal slice.
     sides
         At which sides of the field of view it touches the outermost voxels: ``left``, ``superior`` …
+    centroid_mm
+        LPS millimetres, of a radiograph as if it were a coronal slice. None: not asked for.
     pieces
         Connected pieces; voxels that share a face, edge or corner belong together. None: not counted.
     largest_share
         Part of its voxels that is in the largest piece, 0..1.
     """
 
-    centroid_mm: tuple[float, float, float]
     sides: tuple[str, ...]
+    centroid_mm: tuple[float, float, float] | None = None
     pieces: int | None = None
     largest_share: float | None = None
 
 
 def describe_shapes(
-    labels: LabelArray, geometry: VolumeGeometry, numbers: Collection[int], counted: Collection[int] = ()
+    labels: LabelArray,
+    geometry: VolumeGeometry,
+    structures: Sequence[Structure],
+    placed: Collection[int] = (),
+    counted: Collection[int] = (),
 ) -> Mapping[int, Shape]:
-    """Describe structures by number; those without a voxel are left out.
+    """Describe structures by number, each with what it includes; those without a voxel are left out.
 
     Only the box around each structure is looked at.
 
@@ -51,28 +58,45 @@ def describe_shapes(
     ----------
     labels
         uint8 ``(slices, rows, columns)`` on the grid of ``geometry``.
-    counted
-        Those whose pieces are counted.
+    placed, counted
+        Numbers of those whose centroid is computed, and of those whose pieces are counted.
     """
     from scipy import ndimage  # a core installation has none, and judges nothing
 
     directions = _upright(geometry)
+    boxes = dict(enumerate(ndimage.find_objects(labels), start=1))
     found = {}
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None or number not in numbers:
+    for structure in structures:
+        number = structure.number
+        box = _around([boxes[each] for each in structure.numbers if boxes.get(each) is not None])
+        if box is None:
             continue
-        mask = labels[box] == number
+        sides = _sides(box, labels.shape, directions)
+        if number not in placed and number not in counted:
+            found[number] = Shape(sides)
+            continue
+        mask = _mask(labels[box], structure.numbers)
         pieces, share = _pieces(mask) if number in counted else (None, None)
-        found[number] = Shape(
-            centroid_mm=_centroid_mm(mask, box, geometry),
-            sides=_sides(box, labels.shape, directions),
-            pieces=pieces,
-            largest_share=share,
-        )
+        centre = _centroid_mm(mask, box, geometry) if number in placed else None
+        found[number] = Shape(sides, centre, pieces, share)
     return found
 
 
-def _pieces(mask: npt.NDArray[np.bool_]) -> tuple[int, float]:
+def _around(boxes: Sequence[Box]) -> Box | None:
+    """The box around boxes."""
+    if not boxes:
+        return None
+    return tuple(
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*boxes, strict=True)
+    )
+
+
+def _mask(labels: LabelArray, numbers: tuple[int, ...]) -> Mask:
+    return labels == numbers[0] if len(numbers) == 1 else np.isin(labels, numbers)
+
+
+def _pieces(mask: Mask) -> tuple[int, float]:
     from scipy import ndimage
 
     pieces, count = ndimage.label(mask, structure=_TOUCHING)
@@ -80,9 +104,7 @@ def _pieces(mask: npt.NDArray[np.bool_]) -> tuple[int, float]:
     return int(count), float(sizes.max() / sizes.sum())
 
 
-def _centroid_mm(
-    mask: npt.NDArray[np.bool_], box: tuple[slice, ...], geometry: VolumeGeometry
-) -> tuple[float, float, float]:
+def _centroid_mm(mask: Mask, box: Box, geometry: VolumeGeometry) -> tuple[float, float, float]:
     """Mean of the voxel centres; slices count where they lie, be they even or not."""
     matrix = geometry.index_to_lps
     slices = mask.sum(axis=(1, 2)).astype(np.float64)
@@ -96,7 +118,7 @@ def _centroid_mm(
     return x, y, z
 
 
-def _sides(box: tuple[slice, ...], shape: tuple[int, ...], directions: FloatArray) -> tuple[str, ...]:
+def _sides(box: Box, shape: tuple[int, ...], directions: FloatArray) -> tuple[str, ...]:
     """Sides of the patient at the outer faces that the box touches; a single slice has no faces."""
     sides = []
     for axis, (part, length) in enumerate(zip(box, shape, strict=True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from ai.errors import AiError
 from ai.nifti import read_nifti
 from ai.quiet import quiet
 
+Parts = Mapping[int, Sequence[int]]
+"""Further numbers of a label map that belong to a number."""
 _DICOM_PREFIX = slice(128, 132)
 
 
 def read_pair(
-    mask: Path, truth: Path, names: Mapping[int, str] | None = None
+    mask: Path, truth: Path, names: Mapping[int, str] | None = None, parts: Parts | None = None
 ) -> tuple[Segmentation, Segmentation]:
     """Read both sides; contours of one are rasterised on the grid of the other.
+
+    ``names`` and ``parts`` are those of a NIfTI mask, see :func:`read_segmentation`.
 
     Raises AiError: what :func:`read_segmentation` raises; CONTOURS_WITHOUT_GRID where both are contours.
     """
@@ -35,12 +39,15 @@ def read_pair(
             raise AiError("CONTOURS_WITHOUT_GRID", reason)
         theirs = read_segmentation(truth)
         return read_segmentation(mask, names, theirs), theirs
-    ours = read_segmentation(mask, names)
+    ours = read_segmentation(mask, names, parts=parts)
     return ours, read_segmentation(truth, None, ours)
 
 
 def read_segmentation(
-    path: Path, names: Mapping[int, str] | None = None, grid: Segmentation | None = None
+    path: Path,
+    names: Mapping[int, str] | None = None,
+    grid: Segmentation | None = None,
+    parts: Parts | None = None,
 ) -> Segmentation:
     """Read a NIfTI label map, a DICOM SEG, or an RTSTRUCT on the grid of another segmentation.
 
@@ -48,6 +55,8 @@ def read_segmentation(
     ----------
     names
         Names for the numbers of a NIfTI label map.
+    parts
+        For numbers of a NIfTI label map those that belong to them as well.
 
     Raises
     ------
@@ -58,7 +67,7 @@ def read_segmentation(
     if not _is_dicom(path):
         image = read_nifti(path)
         frame_uid = _frame_of_reference_beside(path)
-        return label_map(image.voxels, image.index_to_lps, names, path.name, frame_uid)
+        return label_map(image.voxels, image.index_to_lps, names, path.name, frame_uid, parts)
     if not _is_contours(path):
         return _read_seg(path)
     if grid is None:
@@ -72,6 +81,7 @@ def label_map(
     names: Mapping[int, str] | None = None,
     source: str = "the label map",
     frame_of_reference_uid: str | None = None,
+    parts: Parts | None = None,
 ) -> Segmentation:
     """One array of label numbers ``(slices, rows, columns)`` as a segmentation; fractions are rounded.
 
@@ -91,6 +101,7 @@ def label_map(
         index_to_lps=index_to_lps,
         names={number: known.get(number) for number in numbers},
         frame_of_reference_uid=frame_of_reference_uid,
+        parts=dict(parts or {}),
     )
 
 
@@ -100,6 +111,15 @@ def names_beside(mask: Path) -> Mapping[int, str] | None:
         segments = _run_beside(mask)["segments"]
         return {int(segment["number"]): str(segment["label"]) for segment in segments}
     except (KeyError, TypeError, ValueError):
+        return None
+
+
+def parts_beside(mask: Path) -> Parts | None:
+    """What structures include, from the ``run.json`` that the gateway writes beside its mask."""
+    try:
+        segments = _run_beside(mask)["segments"]
+        return {int(s["number"]): [int(n) for n in s.get("includes", ())] for s in segments}
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ai.compare.reading import names_beside, read_pair
+from ai.compare.reading import names_beside, parts_beside, read_pair
 from ai.compare.segmentation import Placed, Segmentation, outside_ml, overlaps, place, union
 from ai.compare.surface import Agreement, agreement
 from ai.errors import AiError
@@ -99,7 +99,7 @@ def compare_files(
         ``LABEL_UNKNOWN``, ``GRIDS_APART``, ``GRID_TOO_LARGE``, or what :func:`ai.compare.read_segmentation`
         raises.
     """
-    ours, theirs = read_pair(mask, truth, names or names_beside(mask))
+    ours, theirs = read_pair(mask, truth, names or names_beside(mask), parts_beside(mask))
     return compare(ours, theirs, mapping, tolerance_mm)
 
 
@@ -139,7 +139,7 @@ def _row(
     volume = mask.voxel_count((number,)) * mask.voxel_ml
     reference = truth.voxel_count(partners) * truth.voxel_ml
     difference = volume - reference
-    found = _agreement(mask, number, partners, placed, tolerance_mm)
+    found = _agreement(mask, number, truth.whole(partners), placed, tolerance_mm)
     return Row(
         number=number,
         label=mask.name(number),
@@ -156,7 +156,8 @@ def _agreement(
     mask: Segmentation, number: int, partners: Sequence[int], placed: Placed, tolerance_mm: float
 ) -> Agreement:
     """In the box around both masks, the only part of the volume that is looked at."""
-    box, theirs = mask.own.box((number,)), placed.box(partners)
+    ours = mask.whole((number,))
+    box, theirs = mask.own.box(ours), placed.box(partners)
     if theirs is not None:
         box = union(box, theirs)
     if box is None:
@@ -166,7 +167,7 @@ def _agreement(
     low = tuple(a if thin else a - 1 for a, thin in zip(box[0], flat, strict=True))
     high = tuple(b if thin else b + 1 for b, thin in zip(box[1], flat, strict=True))
     wide = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    return agreement(mask.own.cut((number,), wide), placed.cut(partners, wide), steps_mm, tolerance_mm)
+    return agreement(mask.own.cut(ours, wide), placed.cut(partners, wide), steps_mm, tolerance_mm)
 
 
 def _warnings(mask: Segmentation, truth: Segmentation, mapping: Merge | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,8 @@ class Segmentation:
         4 × 4, ``(slice, row, column, 1)`` to LPS millimetres.
     names
         Label numbers with their names, None where the file has no names.
+    parts
+        Labels that belong to another one as well, whose own voxels are what they leave of it.
     is_image_grid
         The grid is that of an image, so nothing was looked at beyond it. A SEG and contours only store the
         planes that have something.
@@ -50,6 +52,11 @@ class Segmentation:
     is_image_grid: bool = True
     frame_of_reference_uid: str | None = None
     warnings: tuple[str, ...] = ()
+    parts: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+    def whole(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Labels with those that belong to them."""
+        return tuple(dict.fromkeys(each for n in numbers for each in (n, *self.parts.get(n, ()))))
 
     @property
     def shape(self) -> Index:
@@ -72,7 +79,8 @@ class Segmentation:
         return Placed(self.layers, (0, 0, 0), exact=True)
 
     def voxel_count(self, numbers: Sequence[int]) -> int:
-        """How many voxels carry one of the labels."""
+        """How many voxels carry one of the labels, or one that belongs to them."""
+        numbers = self.whole(numbers)
         box = self.own.box(numbers)
         return int(np.count_nonzero(self.own.cut(numbers, box))) if box else 0
 

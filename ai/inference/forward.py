@@ -18,6 +18,8 @@ from ai.inference.precision import Numerics
 from ai.inference.tiling import Shape
 from ai.model.recipe import Recipe
 
+_LABELS = 256  # of a label map of bytes
+
 Pieces = Generator[None, None, Tensor]
 """Yields where the work may rest; returns scores."""
 
@@ -105,4 +107,16 @@ def _checked(scores: Tensor, tiles: int, tile: Shape, recipe: Recipe) -> Tensor:
             "NETWORK_OUTPUT_INVALID",
             f"The network answered with the shape {tuple(scores.shape)}; the recipe says {expected}.",
         )
+    if output.kind == "labels":
+        _refuse_other_labels(scores, len(output.channels or range(_LABELS)))
     return scores
+
+
+def _refuse_other_labels(scores: Tensor, count: int) -> None:
+    """Labels that have no number, which as bytes would be those of something else."""
+    low, high = (float(end) for end in torch.aminmax(scores.float()))
+    if not (low > -0.5 and high < count - 0.5):  # so that what is no number is refused as well
+        raise ModelError(
+            "NETWORK_OUTPUT_INVALID",
+            f"The network answered with labels from {low:g} to {high:g}; the recipe knows 0 to {count - 1}.",
+        )

@@ -94,7 +94,8 @@ class Painter:
             self._softmax(scores, own, into, spans)
 
     def _activated(self, scores: Tensor) -> Tensor:
-        if self._output.interpolated == "logits" or self._output.activation == "none":
+        output = self._output
+        if output.kind == "labels" or output.interpolated == "logits" or output.activation == "none":
             return scores
         return scores.sigmoid() if self._output.kind == "regions" else scores.softmax(0)
 

@@ -122,8 +122,7 @@ def _operations(recipe: Recipe, channel: int) -> tuple[Operation, ...]:
 
 def _foreground(views: Sequence[npt.NDArray[Any]], recipe: Recipe) -> npt.NDArray[np.bool_] | None:
     """What is not 0 in any image, and the holes in it, where something asks for it."""
-    asked = (*recipe.intensity, *(each for channel in recipe.channel_intensity for each in channel))
-    confined = any(isinstance(operation, Standardise) and operation.foreground for operation in asked)
+    confined = any(isinstance(each, Standardise) and each.foreground for each in recipe.operations)
     if not confined and not recipe.grid.masks:
         return None
     found = np.logical_or.reduce([view != 0 for view in views])

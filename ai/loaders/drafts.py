@@ -5,16 +5,20 @@ A source is recognised by what lies in it, never by its name, and nothing of it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ai.errors import ModelError
 from ai.model import below_folder
 from ai.model.text import read_small_file, read_yaml
+from ai.terminology import close_keys
+from ai.terminology.given import HOW, Given
+from ai.terminology.naming import Named, split_side, with_codes
 
 _GRAPHS = frozenset({".onnx", ".pt2", ".ts", ".xml"})
 _RECOGNISED = (
@@ -23,6 +27,7 @@ _RECOGNISED = (
 )
 _FOLDER_LOADERS = frozenset({"monai_bundle", "nnunet"})  # their models are whole folders
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_MOST_SHOWN = 40
 _OWN_FIELDS = ("id", "digest", "files")  # what `aigw model add` fills in
 
 
@@ -40,12 +45,18 @@ class Draft:
         What a person should look at, a sentence each.
     name
         The id that the source gives itself; empty if none.
+    names
+        What the source calls its structures, by number; empty: their codes are in its own card.
+    uncoded
+        Why a structure has no code but a private one, by number.
     """
 
     fields: dict[str, object]
     files: Mapping[str, Path]
     warnings: tuple[str, ...] = ()
     name: str = ""
+    names: Mapping[int, str] = field(default_factory=dict)
+    uncoded: Mapping[int, str] = field(default_factory=dict)
 
 
 def draft(source: Path) -> Draft:
@@ -76,6 +87,73 @@ def draft(source: Path) -> Draft:
     raise ModelError(
         "MODEL_SOURCE_UNKNOWN",
         f"The {kind} {source} is no model that is recognised. These are: {_RECOGNISED}.",
+    )
+
+
+def with_codes_of(found: Draft, given: Mapping[str, Given], *, private: bool) -> Draft:
+    """A draft whose structures are all coded.
+
+    Parameters
+    ----------
+    given
+        Codes that a person gives, by the source's names of structures.
+    private
+        Whether what has no code then may keep a private one, which is told among the warnings.
+
+    Raises
+    ------
+    ModelError
+        ``STRUCTURE_NOT_CODED`` with the names, keys that are close, and what to do; ``CODE_NAME_UNKNOWN``,
+        ``CODE_INVALID``.
+    """
+    if not found.names:
+        if given:
+            reason = "This model brings a card with codes of its own; change its structures there."
+            raise ModelError("CODE_NAME_UNKNOWN", reason)
+        return found
+    entries: Any = found.fields["structures"]
+    named = with_codes(Named(entries, found.names, found.uncoded), given)
+    if named.uncoded and not private:
+        raise ModelError("STRUCTURE_NOT_CODED", _without_codes(named))
+    told = [
+        f"structure {named.names[number]!r} {why}: private code {_type_code(entry)}"
+        for entry in named.entries
+        if (why := named.uncoded.get(number := int(str(entry["number"]))))
+    ]
+    return replace(
+        found,
+        fields={**found.fields, "structures": _kept_parts(entries, named.entries)},
+        warnings=(*found.warnings, *told),
+        uncoded=named.uncoded,
+    )
+
+
+def _kept_parts(before: Sequence[Mapping[str, object]], after: Sequence[dict[str, object]]) -> list[object]:
+    """Entries with what they included before they were given codes."""
+    return [
+        {**entry, "includes": old["includes"]} if "includes" in old else entry
+        for old, entry in zip(before, after, strict=True)
+    ]
+
+
+def _type_code(entry: Mapping[str, Any]) -> str:
+    code = entry["coding"]["type"]
+    return f"{code['scheme']}:{code['value']}"
+
+
+def _without_codes(named: Named) -> str:
+    """What to say about structures that nobody has coded."""
+    lines = []
+    for number, why in named.uncoded.items():
+        close = close_keys("_".join(split_side(named.names[number])[::-1]).strip("_"))
+        hint = f"; close keys: {', '.join(close)}" if close else ""
+        lines.append(f"{named.names[number]!r} {why}{hint}")
+    shown = "\n  ".join([*lines[:_MOST_SHOWN], *(["…"] if len(lines) > _MOST_SHOWN else [])])
+    return (
+        f"{len(lines)} of the model's {len(named.names)} structures have no code, and none is made up:\n"
+        f"  {shown}\nGive each one: --code {HOW}; or all of them with --codes FILE.csv (columns name and "
+        "key). --private-codes registers them under our private scheme 99GATEWAY, which other systems do "
+        "not know."
     )
 
 

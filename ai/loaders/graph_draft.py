@@ -14,7 +14,7 @@ import yaml
 from ai.errors import ModelError
 from ai.loaders.drafts import Draft
 from ai.model.text import read_small_file, read_yaml
-from ai.terminology.naming import structure_entries
+from ai.terminology.naming import nested_parts, structure_entries, with_parts
 
 _GRAPHS = (".onnx", ".pt2", ".ts", ".xml", ".pt")
 _REQUIRED = ("accepts", "recipe", "structures", "licence")
@@ -63,7 +63,8 @@ def draft(source: Path) -> Draft:
             f"{where} the sections {', '.join(missing)}: they cannot be read from a graph. An example to "
             f"change:\n{EXAMPLE}",
         )
-    structures, warnings = _structures(given["structures"])
+    structures, names, uncoded = _structures(given["structures"])
+    warnings = _doubts(given["recipe"], structures)
     section = given.get("graph")
     fields: dict[str, object] = {
         "version": "1",
@@ -80,7 +81,8 @@ def draft(source: Path) -> Draft:
     }
     if "intended_use" not in given:
         warnings.append("The card does not say what the model is intended for (intended_use).")
-    return Draft(fields, _files(graph), tuple(warnings), str(given.get("id") or _name(source, graph)))
+    name = str(given.get("id") or _name(source, graph))
+    return Draft(fields, _files(graph), tuple(warnings), name, names, uncoded)
 
 
 def _name(source: Path, graph: Path) -> str:
@@ -123,15 +125,31 @@ def _read(card: Path) -> dict[str, object]:
     return {str(key): value for key, value in fields.items()}
 
 
-def _structures(given: object) -> tuple[object, list[str]]:
-    """Structures as a card has them; names by number, or names in order, get their codes."""
+def _structures(given: object) -> tuple[object, Mapping[int, str], Mapping[int, str]]:
+    """Structures as a card has them, their names where there were only names, and why some have no code.
+
+    Names by number, or names in order, get their codes.
+    """
     names = dict(enumerate(given, 1)) if isinstance(given, list) else given
     if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
-        return given, []
+        return given, {}, {}
     if not all(isinstance(number, int) for number in names):
         raise ModelError("MODEL_CARD_INVALID", "structures: names stand by their numbers, such as {1: liver}")
-    entries, warnings = structure_entries(names)
-    return entries, warnings
+    found = structure_entries(names)
+    return with_parts(found.entries, nested_parts(found.names)), found.names, found.uncoded
+
+
+def _doubts(recipe: object, structures: object) -> list[str]:
+    """A note where regions may overlap and nobody says which holds which."""
+    output = recipe.get("output") if isinstance(recipe, Mapping) else None
+    regions = isinstance(output, Mapping) and output.get("kind") == "regions"
+    entries = structures if isinstance(structures, list) else []
+    if not regions or len(entries) < 2 or any(isinstance(e, Mapping) and e.get("includes") for e in entries):
+        return []
+    return [
+        "regions may overlap, and no structure says what it includes: where two are found, only the later "
+        "one is kept; write includes if one holds the other"
+    ]
 
 
 def _files(graph: Path) -> dict[str, Path]:

@@ -21,7 +21,8 @@ from ai.loaders.bundle.compatible import CompatibleModel, Parts
 from ai.loaders.bundle.files import has_regions
 from ai.loaders.bundle.parse import BundleConfig, content_of, read_bundle
 from ai.loaders.bundle.scripts import Scripts
-from ai.loaders.bundle.translate import translate
+from ai.loaders.bundle.translate import renumbered, translate
+from ai.loaders.graphs.runner import Runner, checked, probe
 from ai.loaders.weights import USUAL_PREFIXES, USUAL_WRAPPINGS, read_state
 from ai.model import Model, ModelSpec, PinnedFiles, Recipe
 from ai.model.card import Bundle
@@ -36,7 +37,7 @@ def load(spec: ModelSpec, device: str, find: object = None) -> Model:  # noqa: A
     ------
     ModelError
         ``MODEL_CARD_INVALID``, ``MODEL_CONFIG_INVALID``, ``MODEL_CONFIG_OUTSIDE``,
-        ``MODEL_WEIGHTS_MISMATCH``, and what :class:`ai.model.PinnedFiles` and
+        ``MODEL_WEIGHTS_MISMATCH``, ``MODEL_OUTPUT_INVALID``, and what :class:`ai.model.PinnedFiles` and
         :func:`ai.loaders.weights.read_state` raise.
     """
     bundle = spec.bundle
@@ -50,10 +51,12 @@ def load(spec: ModelSpec, device: str, find: object = None) -> Model:  # noqa: A
         recipe, reason = _recipe(spec, bundle, config)
         if recipe is None:
             return _compatible(spec, bundle, config, network, device, reason, scripts)
-    channels, order = _painted(recipe, bundle, len(spec.structures))
+    channels, order = _painted(recipe, bundle)
     recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"channels": channels})})
+    runner = Runner(_forward(network, order), None, None, 0, "any")
+    probe(spec, recipe, runner, device)
     networks = Networks(
-        forwards=(_forward(network, order),),
+        forwards=(checked(spec, recipe, runner),),
         weight_bytes=_weight_bytes(network),
         dtype="any",
         close=lambda: _move(network, "cpu"),
@@ -69,7 +72,7 @@ def _recipe(spec: ModelSpec, bundle: Bundle, config: BundleConfig) -> tuple[Reci
     if spec.recipe is not None:
         return spec.recipe, ""
     try:
-        return translate(config, len(spec.accepts.channels)), ""
+        return renumbered(translate(config, len(spec.accepts.channels)), bundle.channels), ""
     except NotTranslatable as error:
         if bundle.mode == "fast":
             raise ModelError(
@@ -80,30 +83,26 @@ def _recipe(spec: ModelSpec, bundle: Bundle, config: BundleConfig) -> tuple[Reci
         return None, str(error)
 
 
-def _painted(
-    recipe: Recipe, bundle: Bundle, structures: int
-) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+def _painted(recipe: Recipe, bundle: Bundle) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """Structure number of each channel, and in which order to take the channels; None: as they are.
 
-    Regions overlap: they are put in the order of their numbers, so that a later one lies on top.
+    Regions overlap: those of ``bundle.channels`` are put in the order of their numbers, so that a later one
+    lies on top; a recipe says its order itself.
     """
-    regions = recipe.output.kind == "regions"
-    numbers = _numbers(bundle, structures, regions) or recipe.output.channels
-    if not regions or numbers is None:
+    numbers = _numbers(bundle)
+    if numbers is None:
+        return recipe.output.channels, None
+    if recipe.output.kind != "regions":
         return numbers, None
     order = sorted((channel for channel, number in enumerate(numbers) if number), key=lambda c: numbers[c])
     return tuple(numbers[channel] for channel in order), tuple(order)
 
 
-def _numbers(bundle: Bundle, structures: int, regions: bool) -> tuple[int, ...] | None:
-    if bundle.channels:
-        unknown = [number for number in bundle.channels.values() if number > structures]
-        if unknown or min(bundle.channels) < 0:
-            raise ModelError(
-                "MODEL_CARD_INVALID", f"bundle.channels names structures {unknown}, which do not exist"
-            )
-        return tuple(bundle.channels.get(channel, 0) for channel in range(max(bundle.channels) + 1))
-    return tuple(range(1, structures + 1)) if regions else None
+def _numbers(bundle: Bundle) -> tuple[int, ...] | None:
+    """Structure number of each channel up to the last that the card names; None where it names none."""
+    if not bundle.channels:
+        return None
+    return tuple(bundle.channels.get(channel, 0) for channel in range(max(bundle.channels) + 1))
 
 
 def _network(config: BundleConfig, bundle: Bundle, files: PinnedFiles, device: str) -> nn.Module:
@@ -162,6 +161,12 @@ def _forward(network: nn.Module, order: Sequence[int] | None) -> Callable[[Tenso
             )
         if index is None or (identity and answer.shape[1] == len(index)):
             return answer
+        if answer.shape[1] <= int(index.max()):
+            raise ModelError(
+                "MODEL_OUTPUT_INVALID",
+                f"The network answers with {answer.shape[1]} channels, and bundle.channels names the channel "
+                f"{int(index.max())} (they count from 0).",
+            )
         return answer.index_select(1, index.to(answer.device))
 
     return forward
@@ -185,7 +190,7 @@ def _compatible(
         load_keys=config.load_keys,
         image_key=config.image_key,
         regions=regions,
-        channels=_numbers(bundle, len(spec.structures), regions),
+        channels=_numbers(bundle),
         reason=reason,
         scripts=scripts,
     )

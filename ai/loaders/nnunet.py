@@ -13,10 +13,12 @@ import hashlib
 from contextlib import ExitStack
 
 from ai.errors import ModelError
+from ai.inference.engine import NetworkModel
 from ai.loaders.nnunet_part import TrainedPart, load_part
 from ai.loaders.nnunet_run import NnUnetModel, Previous
 from ai.model import Model, ModelSpec, PinnedFiles
-from ai.model.nnunet import NnUnet
+from ai.model.fits import numbers_misfit
+from ai.model.nnunet import NnUnet, unknown_numbers
 
 
 def load(spec: ModelSpec, device: str, _find: object = None) -> Model:
@@ -32,6 +34,9 @@ def load(spec: ModelSpec, device: str, _find: object = None) -> Model:
         raise ModelError("MODEL_CARD_INVALID", f"The card {spec.id} has no section nnunet.")
     with ExitStack() as undo:
         model = _load_section(spec, spec.nnunet, PinnedFiles(spec), device, undo)
+        wrong = next(numbers_misfit(spec, "nnunet", _numbers(model)), None)
+        if wrong is not None:
+            raise ModelError("MODEL_CARD_INVALID", f"The card {spec.id}: {wrong}.")
         undo.pop_all()
     is_plain = spec.nnunet == NnUnet(
         parts=spec.nnunet.parts,
@@ -46,18 +51,18 @@ def load(spec: ModelSpec, device: str, _find: object = None) -> Model:
 def _load_section(
     spec: ModelSpec, section: NnUnet, files: PinnedFiles, device: str, undo: ExitStack
 ) -> NnUnetModel:
-    parts = []
-    for part in section.parts:
-        trained = load_part(spec, section, part, files, device)
-        undo.callback(trained.model.close)
-        _check_cascade(spec, section, trained)
-        parts.append(trained.model)
-    previous, crop, bodies = None, section.crop, section.vertebral_bodies
+    parts, previous = [], None
     if section.previous_stage is not None:
         first = load_part(spec, section, section.previous_stage, files, device)
         undo.callback(first.model.close)
         previous = Previous(first.model, first.labels.foreground)
-    return NnUnetModel(
+    for part in section.parts:
+        trained = load_part(spec, section, part, files, device)
+        undo.callback(trained.model.close)
+        _check_cascade(spec, trained, previous)
+        parts.append(trained.model)
+    crop, bodies = section.crop, section.vertebral_bodies
+    model = NnUnetModel(
         spec,
         device,
         section,
@@ -67,12 +72,46 @@ def _load_section(
         _load_section(spec, crop.localiser, files, device, undo) if crop else None,
         _load_section(spec, bodies.clip, files, device, undo) if bodies and bodies.clip else None,
     )
+    _check_numbers(spec, model)
+    return model
 
 
-def _check_cascade(spec: ModelSpec, section: NnUnet, trained: TrainedPart) -> None:
+def _numbers(model: NnUnetModel) -> frozenset[int]:
+    """What a section can answer with, now that the labels of its networks are known."""
+    known = model.section.numbers
+    if known is not None:
+        return known
+    made = (part.recipe.output.channels or () for part in model.parts if isinstance(part, NetworkModel))
+    found = {number for each in made for number in each if number}
+    rule = model.section.vertebral_bodies
+    return frozenset(found | set(range(rule.first, rule.lowest_lumbar + 1)) if rule else found)
+
+
+def _check_numbers(spec: ModelSpec, model: NnUnetModel) -> None:
+    """Numbers that nothing makes are never found, and a region of theirs would always be empty."""
+    section = model.section
+    after = unknown_numbers(_numbers(model), *(keep.structures for keep in section.after))
+    wrong = [f"after names {after}, which no part makes"] if after else []
+    if section.crop is not None and model.localiser is not None:
+        crop = unknown_numbers(_numbers(model.localiser), section.crop.labels, section.crop.within)
+        wrong += [f"crop names {crop}, which its localiser does not find"] if crop else []
+    if section.vertebral_bodies is not None and model.clip is not None:
+        clip = unknown_numbers(_numbers(model.clip), (section.vertebral_bodies.clip_label,))
+        wrong += [f"clip_label is {clip[0]}, which the network of clip does not find"] if clip else []
+    if wrong:
+        raise ModelError("MODEL_CARD_INVALID", f"The card {spec.id}: nnunet: {'; '.join(wrong)}.")
+
+
+def _check_cascade(spec: ModelSpec, trained: TrainedPart, previous: Previous | None) -> None:
     stage = trained.configuration.previous_stage
-    if (stage is None) == (section.previous_stage is None):
-        return
+    if (stage is None) == (previous is None):
+        if previous is None or previous.foreground == trained.labels.foreground:
+            return
+        raise ModelError(
+            "MODEL_CARD_INVALID",
+            f"The card {spec.id}: the first stage of the cascade finds the labels {previous.foreground}, and "
+            f"the second was trained with {trained.labels.foreground}.",
+        )
     wrong = (
         f"names a previous_stage, and the configuration {trained.configuration.name} has none"
         if stage is None

@@ -17,7 +17,7 @@ from ai.loaders.nnunet_plans import (
     read_labels,
     read_results,
 )
-from ai.terminology.naming import structure_entries
+from ai.terminology.naming import structure_entries, with_parts
 
 NNUNET_REFERENCE = (
     "Isensee F, Jaeger PF, Kohl SAA, Petersen J, Maier-Hein KH. nnU-Net: a self-configuring method for deep "
@@ -72,10 +72,14 @@ def draft(source: Path) -> Draft:
         part["labels"] = numbers
     if len(numbers) > _HIGHEST:
         raise folder.results.error(f"it has {len(numbers)} labels, and a DICOM label map holds {_HIGHEST}")
-    structures, uncoded = structure_entries({numbers[label]: name for label, name in names.items()})
+    found = structure_entries({numbers[label]: name for label, name in names.items()})
+    parts = {
+        numbers[label]: [numbers[each] for each in inner] for label, inner in folder.labels.parts.items()
+    }
+    structures = with_parts(found.entries, parts)
     modality, guess = _modality(folder)
     fields = _fields(folder, modality) | {"nnunet": {**section, "parts": [part]}, "structures": structures}
-    return Draft(fields, files, (*warnings, *guess, *uncoded), str(fields["title"]))
+    return Draft(fields, files, (*warnings, *guess), str(fields["title"]), found.names, found.uncoded)
 
 
 def _fields(folder: Folder, modality: str) -> dict[str, object]:
@@ -166,11 +170,7 @@ def _warnings(folder: Folder) -> list[str]:
         )
     if len(folder.folds) > 1:
         found.append(f"{len(folder.folds)} folds are averaged, which takes so many times as long")
-    if folder.labels.regions:
-        found.append(
-            "the labels are regions, painted one over the other: a structure is what later ones leave"
-        )
-    return found
+    return [*found, *folder.labels.doubts]
 
 
 def _modality(folder: Folder) -> tuple[str, list[str]]:

@@ -62,6 +62,7 @@ def load_part(
     first = read_fold(files.read(names[0]), names[0])
     configuration = read_configuration(results, _configuration_name(results, first, part))
     labels = read_labels(results)
+    _check_card(spec, part, configuration, labels)
     inputs = len(configuration.normalisations)
     if configuration.previous_stage:
         inputs += len(labels.foreground)
@@ -72,6 +73,20 @@ def load_part(
         networks.append(load_weights(network, fold.weights, f"{results.where}: {name}").to(device))
     recipe = make_recipe(configuration, labels, section, part.labels, first.mirror_axes, results.where)
     return TrainedPart(NetworkModel(spec, recipe, _networks(networks), device), labels, configuration)
+
+
+def _check_card(spec: ModelSpec, part: NnUnetPart, configuration: Configuration, labels: Labels) -> None:
+    """Hold what the card says of images and labels against the results folder."""
+    taken, named = len(configuration.normalisations), len(spec.accepts.channels)
+    unknown = sorted(set(part.labels) - set(labels.channels))
+    if taken != named:
+        wrong = f"names {named} images (accepts.channels), and the network of {part.folder} takes {taken}"
+    elif unknown:
+        listed = ", ".join(str(label) for label in unknown)
+        wrong = f"maps the label {listed} of {part.folder}, whose dataset.json has {sorted(labels.channels)}"
+    else:
+        return
+    raise ModelError("MODEL_CARD_INVALID", f"The card {spec.id} {wrong}.")
 
 
 def read_fold(content: bytes, name: str) -> Fold:

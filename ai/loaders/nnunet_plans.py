@@ -7,8 +7,9 @@ Sources: nnunetv2 2.8.1, ``utilities/plans_handling/plans_handler.py`` (inherita
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal
 
 from ai.errors import ModelError
@@ -43,11 +44,17 @@ class Labels:
         Name of each label that an answer can have, without background.
     channels
         Label of each output channel; for regions in the order in which they are painted.
+    parts
+        Of a region that holds others: their labels, which are painted over its own.
+    doubts
+        Regions that a label map cannot keep, a sentence each.
     """
 
     names: Mapping[int, str]
     channels: tuple[int, ...]
     regions: bool
+    parts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     @property
     def foreground(self) -> tuple[int, ...]:
@@ -156,7 +163,39 @@ def _read_regions(results: Results, entries: Mapping[str, Any]) -> Labels:
     names: dict[int, str] = {}
     for name, label in zip(regions, channels, strict=True):
         names.setdefault(label, name)
-    return Labels(dict(sorted(names.items())), channels, regions=True)
+    held = {label: set(_several(entries[name])) for label, name in names.items()}
+    parts = {
+        label: tuple(other for other in sorted(names) if other != label and _holds(label, other, held))
+        for label in names
+    }
+    return Labels(
+        names=dict(sorted(names.items())),
+        channels=channels,
+        regions=True,
+        parts={label: inner for label, inner in parts.items() if inner},
+        doubts=tuple(_doubts(names, held)),
+    )
+
+
+def _holds(label: int, other: int, held: Mapping[int, set[int]]) -> bool:
+    """Whether one region is the other and more."""
+    return held[other] < held[label]
+
+
+def _doubts(names: Mapping[int, str], held: Mapping[int, set[int]]) -> Iterator[str]:
+    """What painting one region over another loses; ``names`` in the order of painting."""
+    for (below, under), (above, over) in combinations(names.items(), 2):
+        if not held[below] & held[above] or _holds(below, above, held):
+            continue
+        if held[below] == held[above]:
+            yield f"the regions {under!r} and {over!r} are the same: only {over!r} will be found"
+        elif _holds(above, below, held):
+            yield f"the region {over!r} is painted over its part {under!r}, which it hides"
+        else:
+            yield (
+                f"the regions {under!r} and {over!r} overlap, and neither holds the other: where both are, "
+                f"only {over!r} is kept"
+            )
 
 
 def _several(value: object) -> list[int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from ai.errors import ModelError
 from ai.loaders.nnunet_plans import Configuration, Labels, Normalisation
 from ai.model import Recipe
@@ -35,8 +37,27 @@ def make_recipe(
     mirror_axes
         Axes of a patch that the training mirrored.
 
-    Raises ModelError NNUNET_RESULTS_INVALID for a normalisation that is not known.
+    Raises ModelError NNUNET_RESULTS_INVALID for a normalisation that is not known, or numbers that make no
+    recipe.
     """
+    try:
+        return _recipe(configuration, labels, section, numbers, mirror_axes, where)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in wrong["loc"]) or error.title
+        raise ModelError(
+            "NNUNET_RESULTS_INVALID", f"{where}: the plans make no recipe ({place}: {wrong['msg']})."
+        ) from error
+
+
+def _recipe(
+    configuration: Configuration,
+    labels: Labels,
+    section: NnUnet,
+    numbers: Mapping[int, int],
+    mirror_axes: Sequence[int],
+    where: str,
+) -> Recipe:
     flat = configuration.dimensions == 2
     resampling = configuration.resampling
     spacing = ((None,) if flat else ()) + configuration.spacing_mm

@@ -144,6 +144,7 @@ class Pipeline:
             crops = [crop_volume(channels[i], box) for i in wanted]
             alone = RunContext(run.deterministic, rung=run.rung)  # no other model's answer is on this crop
             prediction = yield from _run(model, crops, alone, share)
+            run.rung = max(run.rung, alone.rung)
             fact["box"] = [[side.start, side.stop] for side in box]
         labels = prediction.labels
         if stage.within_mm is not None:
@@ -172,18 +173,19 @@ class Pipeline:
             return found.box, None
         if not stage.region:
             return found.box, found.labels > 0
-        numbers = host.spec.numbers()
-        return found.box, np.isin(found.labels, [numbers[key] for key in stage.region])
+        numbers = [n for s in host.spec.structures if s.key in stage.region for n in s.numbers]
+        return found.box, np.isin(found.labels, numbers)
 
     def _paint(
         self, stage: Stage, model: Model, found: _Found, prediction: Prediction, tally: _Tally
     ) -> None:
-        """Put what is kept of a stage on the result, over what lies there."""
+        """Put what is kept of a stage on the result, over what lies there; a whole before its parts."""
         target = tally.labels[found.box]
         own, numbers = model.spec.numbers(), self.spec.numbers()
-        for key, name in stage.keep.items():
+        inside = {structure.key: structure.numbers for structure in model.spec.structures}
+        for key, name in sorted(stage.keep.items(), key=lambda kept: -len(inside[kept[0]])):
             if found.labels is not None:
-                target[found.labels == own[key]] = numbers[name]
+                target[np.isin(found.labels, inside[key])] = numbers[name]
             if own[key] in prediction.confidence:
                 measured = prediction.confidence[own[key]]
                 tally.confidence[numbers[name]] = min(measured, tally.confidence.get(numbers[name], 1.0))

@@ -103,7 +103,22 @@ def _check_stage(spec: ModelSpec, stage: Stage, cards: Mapping[str, ModelSpec]) 
                 target,
                 spec,
             )
+    _check_parts(spec, stage, card)
     _check_input(spec, stage, card)
+
+
+def _check_parts(spec: ModelSpec, stage: Stage, card: ModelSpec) -> None:
+    """What includes a part in the stage does so in the pipeline, where both are kept."""
+    numbers, targets = spec.numbers(), {s.key: s for s in spec.structures}
+    keys = {s.number: s.key for s in card.structures}
+    for structure in card.structures:
+        for part in (keys[number] for number in structure.includes):
+            if structure.key not in stage.keep or part not in stage.keep:
+                continue
+            whole, inner = stage.keep[structure.key], stage.keep[part]
+            if whole != inner and numbers[inner] not in targets[whole].includes:
+                told = f"the stage {stage.name!r} keeps {structure.key!r}, which includes {part!r}; add "
+                raise _invalid(spec, f"{told}{numbers[inner]} ({inner!r}) to what {whole!r} includes")
 
 
 def _check_pin(spec: ModelSpec, stage: Stage, card: ModelSpec) -> None:

@@ -10,15 +10,15 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from ai.geometry import Needs, VerdictCode
+from ai.model.fits import misfits
 from ai.model.nnunet import NnUnet
 from ai.model.paths import FileName, Line
-from ai.model.recipe import Part, Recipe
-from ai.model.structure import Structure
+from ai.model.recipe import NumberOrNone, Part, Recipe
+from ai.model.rule import Axis, Rule
+from ai.model.structure import Structure, check_inclusions
 from ai.pixels import Scale
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_BOUNDED = frozenset({"volume_ml", "largest_share", "pieces", "mean_value", "confidence"})
-Axis = Literal["right_left", "anterior_posterior", "superior_inferior"]
 
 
 def _yes_or_no(value: object) -> object:
@@ -206,13 +206,13 @@ class Bundle(Part):
         Channel of the network's answer to structure number, 0 for none. Empty: channel n of a softmax is
         structure n, channel n of overlapping regions is structure n + 1. Of a softmax the last channel must
         be named, be it with 0. Regions are painted in the order of structure numbers, so that the inner ones
-        come last.
+        come last. Where a ``recipe`` stands in for the transforms, either this or ``output.channels`` there.
     """
 
     configuration: str = "configs/inference.json"
     weights: str = "models/model.pt"
     mode: Literal["auto", "fast", "compatible"] = "auto"
-    channels: Mapping[int, int] = {}
+    channels: Mapping[Annotated[int, Field(ge=0)], NumberOrNone] = {}
 
 
 class Stage(Part):
@@ -249,43 +249,6 @@ class Stage(Part):
     margin_mm: float = Field(default=0.0, ge=0)
     within_mm: float | None = Field(default=None, ge=0)
     keep: Mapping[str, str] = {}
-
-
-class Rule(Part):
-    """One plausibility rule, held against every result; :mod:`ai.quality` says more of each kind.
-
-    Attributes
-    ----------
-    kind
-        What is asked. ``volume_ml``: millilitres; ``largest_share``: part of the voxels in the largest
-        connected piece, 0 to 1; ``pieces``: how many there are; ``mean_value``: mean of the image inside, in
-        its unit; ``confidence``: mean margin between best and second best class, 0 to 1; ``complete``: not
-        cut off by the field of view; ``left_right``: both of a pair are there, on their sides and of
-        similar size; ``order``: centroids follow each other as listed.
-    structures
-        Keys. Each is asked by itself, but for ``left_right``, which takes them in pairs, and ``order``.
-    minimum
-        Least number that is allowed, in the unit of the kind; None: no bound. ``complete``, ``left_right``
-        and ``order`` do not ask for it.
-    maximum
-        Largest number that is allowed, in the unit of the kind; None: no bound. For ``left_right`` the
-        difference of the sizes in percent of their mean. ``complete`` and ``order`` do not ask for it.
-    axis
-        For ``order``: from right to left, anterior to posterior, or superior to inferior; None: the last. For
-        ``complete``: only the two ends along it are asked; None: all six.
-    verdict
-        What a violation means: PARTIAL and SUSPECT are sent with the reason, FAIL is held back. A rule
-        ``complete`` that does not say it means PARTIAL.
-    """
-
-    kind: Literal[
-        "volume_ml", "largest_share", "pieces", "complete", "left_right", "order", "mean_value", "confidence"
-    ]
-    structures: tuple[str, ...] = Field(min_length=1)
-    minimum: float | None = None
-    maximum: float | None = None
-    axis: Axis | None = None
-    verdict: Literal["PARTIAL", "SUSPECT", "FAIL"] = "SUSPECT"
 
 
 class ModelSpec(Part):
@@ -341,7 +304,8 @@ class ModelSpec(Part):
     structures
         What it looks for: the numbers of its label map, and the segments of the SEG.
     quality
-        Plausibility rules that every result is held against. Empty: none.
+        Plausibility rules that every result is held against, besides those that always hold (see
+        :mod:`ai.quality`). Empty: only these.
     memory_bytes
         Device memory of a run above the weights, where it was measured; None: estimated.
     digest
@@ -394,6 +358,7 @@ class ModelSpec(Part):
         twice = {key for key in keys if keys.count(key) > 1}
         if twice:
             raise ValueError(f"structures share the key {', '.join(sorted(twice))}")
+        check_inclusions(self.structures)
         return self
 
     @model_validator(mode="after")
@@ -411,15 +376,17 @@ class ModelSpec(Part):
         return self
 
     @model_validator(mode="after")
+    def _sections_fit_the_structures(self) -> Self:
+        wrong = next(misfits(self), None)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
     def _rules_name_structures(self) -> Self:
         known = self.numbers()
         for rule in self.quality:
-            for key in rule.structures:
+            for key in (*rule.structures, *rule.given):
                 if key not in known:
                     raise ValueError(f"the quality rule {rule.kind} names {key!r}, which is no structure")
-            low, high = rule.minimum, rule.maximum
-            if rule.kind in _BOUNDED and low is None and high is None:
-                raise ValueError(f"the quality rule {rule.kind} needs a minimum or a maximum")
-            if low is not None and high is not None and low > high:
-                raise ValueError(f"the quality rule {rule.kind} has a minimum above its maximum")
         return self

@@ -10,7 +10,8 @@ import numpy as np
 
 from ai.errors import ModelError, NotAVolumeError, SeriesRefused
 from ai.geometry import VolumeGeometry, unfit
-from ai.model.card import Accepts, Axis, ModelSpec
+from ai.model.card import Accepts, ModelSpec
+from ai.model.rule import Axis
 from ai.source import Facts
 from ai.volume import Volume
 

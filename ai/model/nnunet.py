@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ai.model.recipe import FINEST_MM, Keep, Part
+from ai.model.recipe import FINEST_MM, Axes, Keep, Number, NumberOrNone, Part
 
 Millimetres = Annotated[float, Field(ge=FINEST_MM)]
+_Label = Annotated[int, Field(ge=0)]
 
 
 class NnUnetPart(Part):
@@ -29,9 +30,9 @@ class NnUnetPart(Part):
     """
 
     folder: str = "."
-    folds: tuple[int | Literal["all"], ...] = (0,)
+    folds: tuple[int | Literal["all"], ...] = Field(default=(0,), min_length=1)
     checkpoint: str = "checkpoint_final.pth"
-    labels: Mapping[int, int] = {}
+    labels: Mapping[_Label, NumberOrNone] = {}
 
 
 class NnUnet(Part):
@@ -68,7 +69,7 @@ class NnUnet(Part):
     """
 
     parts: tuple[NnUnetPart, ...] = Field(min_length=1)
-    axes: str = Field(default="SAR", pattern=r"^[LRPASI]{3}$")
+    axes: Axes = "SAR"
     mirror: bool = False
     step: float = Field(default=0.5, ge=0.01, le=1)
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -78,6 +79,32 @@ class NnUnet(Part):
     crop: NnUnetCrop | None = None
     after: tuple[Keep, ...] = ()
     vertebral_bodies: VertebralBodies | None = None
+
+    @property
+    def numbers(self) -> frozenset[int] | None:
+        """Numbers that it can answer with; None where a part's own labels, as they are, decide that."""
+        if not all(part.labels for part in self.parts):
+            return None
+        found = {number for part in self.parts for number in part.labels.values() if number}
+        rule = self.vertebral_bodies
+        return frozenset(found | set(range(rule.first, rule.lowest_lumbar + 1)) if rule else found)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.previous_stage is not None and self.previous_stage.labels:
+            raise ValueError(
+                "previous_stage.labels must be empty: the second stage was trained with the labels of the "
+                "first as they are"
+            )
+        unknown = unknown_numbers(self.numbers, *(keep.structures for keep in self.after))
+        if unknown:
+            raise ValueError(f"after names the structures {unknown}, which no part makes")
+        return self
+
+
+def unknown_numbers(known: frozenset[int] | None, *named: tuple[int, ...]) -> list[int]:
+    """Those named that are not known; none where it is not known yet what there will be."""
+    return [] if known is None else sorted({number for each in named for number in each} - known)
 
 
 class NnUnetCrop(Part):
@@ -99,10 +126,19 @@ class NnUnetCrop(Part):
     """
 
     localiser: NnUnet
-    labels: tuple[int, ...] = Field(min_length=1)
+    labels: tuple[Number, ...] = Field(min_length=1)
     margin_mm: float = Field(default=0.0, ge=0)
-    within: tuple[int, ...] = ()
+    within: tuple[Number, ...] = ()
     within_mm: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _names_what_is_found(self) -> Self:
+        unknown = unknown_numbers(self.localiser.numbers, self.labels, self.within)
+        if unknown:
+            raise ValueError(f"labels and within name {unknown}, which the localiser does not find")
+        if self.within_mm and not self.within:
+            raise ValueError("within_mm is the distance from the labels of within, and that is empty")
+        return self
 
 
 class VertebralBodies(Part):
@@ -127,13 +163,21 @@ class VertebralBodies(Part):
         By which the bodies grow once more before ``clip`` bounds them; without ``clip`` they do not.
     """
 
-    first: int = Field(default=1, ge=1)
-    lowest_lumbar: int = Field(ge=1)
+    first: Number = 1
+    lowest_lumbar: Number
     grow_mm: float = Field(default=3.0, ge=0)
     smallest_mm3: float = Field(default=100.0, ge=0)
     clip: NnUnet | None = None
-    clip_label: int = 1
+    clip_label: Number = 1
     clip_grow_mm: float = Field(default=2.0, ge=0)
+
+    @model_validator(mode="after")
+    def _counts_downwards(self) -> Self:
+        if self.first > self.lowest_lumbar:
+            raise ValueError(f"first, {self.first}, lies below lowest_lumbar, {self.lowest_lumbar}")
+        if self.clip is not None and unknown_numbers(self.clip.numbers, (self.clip_label,)):
+            raise ValueError(f"clip_label is {self.clip_label}, which the network of clip does not find")
+        return self
 
 
 NnUnet.model_rebuild()  # it and its sections name one another

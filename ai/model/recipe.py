@@ -9,10 +9,22 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _each_axis_once(axes: str) -> str:
+    if any(len(set(axes) & set(pair)) != 1 for pair in ("LR", "PA", "SI")):
+        raise ValueError(f"axes: {axes} names an axis twice; one of L R, one of P A, one of S I")
+    return axes
+
 
 Three = tuple[float, float, float]
 Whole = Annotated[int, Field(ge=1, le=1 << 16)]
+Axes = Annotated[str, Field(pattern=r"^[LRPASI]{3}$"), AfterValidator(_each_axis_once)]
+Number = Annotated[int, Field(ge=1, le=255)]
+"""Number of a structure in a label map of uint8."""
+NumberOrNone = Annotated[int, Field(ge=0, le=255)]
+"""The same, 0 for background."""
 FINEST_MM = 0.01
 """Finer grids than this are a mistake in a card, or meant to fill the memory."""
 _MOST_TILE_VOXELS = 1 << 30
@@ -65,7 +77,7 @@ class Grid(Part):
         values are left alone, and resampled they stay masks: see :mod:`ai.inference.masks`.
     """
 
-    axes: Annotated[str, Field(pattern=r"^[LRPASI]{3}$")] | None = None
+    axes: Axes | None = None
     spacing_mm: tuple[float | None, float | None, float | None] | None = None
     resize: tuple[Whole | None, Whole | None, Whole | None] | None = None
     alignment: Literal["first_voxel", "edges", "centres"] = "edges"
@@ -80,8 +92,6 @@ class Grid(Part):
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> Self:
-        if self.axes is not None and any(len(set(self.axes) & set(pair)) != 1 for pair in ("LR", "PA", "SI")):
-            raise ValueError(f"axes: {self.axes} names an axis twice; one of L R, one of P A, one of S I")
         if self.spacing_mm and any(step is not None and step < FINEST_MM for step in self.spacing_mm):
             raise ValueError(f"spacing_mm must be at least {FINEST_MM} mm")
         for name in ("size", "resize"):
@@ -106,6 +116,12 @@ class Clip(Part):
     op: Literal["clip"] = "clip"
     low: float
     high: float
+
+    @model_validator(mode="after")
+    def _leaves_values(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, above high, {self.high:g}: every value would become one")
+        return self
 
 
 class Rescale(Part):
@@ -149,7 +165,7 @@ class Standardise(Part):
 
     op: Literal["standardise"] = "standardise"
     mean: float | None = None
-    sd: float | None = None
+    sd: float | None = Field(default=None, ge=0)
     nonzero: bool = False
     foreground: bool = False
 
@@ -176,6 +192,12 @@ class Percentiles(Part):
     high: float = Field(ge=0, le=100)
     target: tuple[float, float] = (0.0, 1.0)
     clip: bool = True
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low, {self.low:g}, must be a lower percentile than high, {self.high:g}")
+        return self
 
 
 class MinimumMaximum(Part):
@@ -238,6 +260,8 @@ class Tiles(Part):
     def _fits_into_memory(self) -> Self:
         if self.batch * math.prod(self.size or ()) > _MOST_TILE_VOXELS:
             raise ValueError(f"size and batch make more than {_MOST_TILE_VOXELS} voxels at a time")
+        if len(set(self.mirror_axes)) != len(self.mirror_axes):
+            raise ValueError(f"mirror_axes {list(self.mirror_axes)} names an axis twice")
         return self
 
 
@@ -267,12 +291,20 @@ class Output(Part):
     """
 
     kind: Literal["softmax", "regions", "labels", "scalar"] = "softmax"
-    channels: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
+    channels: tuple[NumberOrNone, ...] | None = None
     threshold: float = Field(default=0.5, gt=0, lt=1)
     upsample: Literal["scores", "labels"] = "scores"
     activation: Literal["usual", "none"] = "usual"
     interpolated: Literal["logits", "probabilities"] = "logits"
     scalars: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _answers_something(self) -> Self:
+        if self.kind == "scalar" and not self.scalars:
+            raise ValueError("an output of the kind scalar names its numbers in scalars")
+        if self.channels is not None and not any(self.channels):
+            raise ValueError("channels names no structure: nothing could be found")
+        return self
 
 
 class Keep(Part):
@@ -293,8 +325,14 @@ class Keep(Part):
     """
 
     op: Literal["largest", "drop_below_ml", "fill_holes"]
-    structures: tuple[int, ...] = ()
+    structures: tuple[Number, ...] = ()
     volume_ml: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _drops_something(self) -> Self:
+        if self.op == "drop_below_ml" and not self.volume_ml:
+            raise ValueError("drop_below_ml needs volume_ml, the least volume of a piece")
+        return self
 
 
 class Recipe(Part):
@@ -310,8 +348,8 @@ class Recipe(Part):
     intensity
         Operations in order, on every channel; or with ``channel_intensity`` one list for each channel.
     channel_intensity
-        One list of operations for each of ``accepts.channels``, in their order; they replace ``intensity``.
-        Empty: ``intensity`` for all.
+        One list of operations for each of ``accepts.channels``, in their order, but none for ``grid.masks``;
+        they replace ``intensity``. Empty: ``intensity`` for all.
     tiles
         How the grid is cut into what the network sees at a time.
     output
@@ -337,4 +375,15 @@ class Recipe(Part):
             raise ValueError("tiles.size of a network of 2 dimensions starts with 1: (1, rows, columns)")
         if self.grid.resize is not None and self.grid.alignment == "first_voxel":
             raise ValueError("grid.resize stretches the whole image: alignment: edges or centres")
+        confined = any(isinstance(each, Standardise) and each.foreground for each in self.operations)
+        if confined and (self.grid.crop != "nonzero" or self.grid.intensity != "before"):
+            raise ValueError(
+                "standardise with foreground: true needs grid.crop: nonzero and grid.intensity: before; "
+                f"they are {self.grid.crop} and {self.grid.intensity}"
+            )
         return self
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operation, of all channels."""
+        return (*self.intensity, *(each for channel in self.channel_intensity for each in channel))

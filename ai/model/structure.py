@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -82,7 +83,10 @@ class Structure(Part):
         Name shared by structures that stay in one object, where they fit, when a segmentation is split.
         Empty: none.
     includes
-        Further numbers of the label map whose voxels belong to it as well. Empty: its own number only.
+        Numbers of other structures that are part of this one, all of them: a whole tumour includes its core
+        and what enhances, the core what enhances. The label map gives each voxel the number of the innermost;
+        segment, measurements and rules of a structure count its own voxels and those that it includes.
+        ``mask.nii.gz`` is the label map. Empty: its own number only.
     """
 
     number: int = Field(ge=1, le=255)
@@ -114,3 +118,32 @@ class Structure(Part):
             source="model card",
             region=own.region.code if own.region else None,
         )
+
+
+def check_inclusions(structures: Sequence[Structure]) -> None:
+    """Make sure that what structures include exists, and that parts of parts are listed.
+
+    Together these forbid circles: a structure would have to include itself.
+
+    Raises
+    ------
+    ValueError
+        With the structure, and what to write.
+    """
+    known = {structure.number: structure for structure in structures}
+    for structure in structures:
+        name, given = f"the structure {structure.key!r}", structure.includes
+        if structure.number in given:
+            raise ValueError(f"{name} includes its own number {structure.number}; leave it out")
+        if len(set(given)) != len(given):
+            raise ValueError(f"{name} includes a number twice")
+        for number in given:
+            if number not in known:
+                raise ValueError(f"{name} includes {number}; there are structures 1 to {len(known)}")
+            part = known[number]
+            if structure.number in part.includes:
+                raise ValueError(f"{name} and {part.key!r} include each other; one is the whole")
+            missing = ", ".join(str(n) for n in part.includes if n not in given)
+            if missing:
+                inner = f"{number} ({part.key!r}), which includes {missing}"
+                raise ValueError(f"{name} includes {inner}: add that to its own")

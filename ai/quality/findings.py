@@ -17,7 +17,8 @@ class Verdict(StrEnum):
     FAIL = "FAIL"
 
 
-_GRAVITY = tuple(Verdict)
+GRAVITY = tuple(Verdict)
+"""From the best to the gravest."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Finding:
 def worst(run: Mapping[str, Any]) -> Verdict:
     """The gravest verdict of a run, from what ``run.json`` says; PASS where nothing was checked."""
     verdicts = {Verdict(row["verdict"]) for row in run.get("quality", ())}
-    return max(verdicts, key=_GRAVITY.index, default=Verdict.PASS)
+    return max(verdicts, key=GRAVITY.index, default=Verdict.PASS)
 
 
 def reasons(run: Mapping[str, Any], verdict: Verdict = Verdict.FAIL) -> tuple[str, ...]:

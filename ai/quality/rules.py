@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ai.errors import ModelError
 from ai.measure import Measurement
 from ai.model import Rule, Structure
+from ai.model.rule import Axis
 from ai.quality.findings import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -27,13 +27,18 @@ _SIDES = {"7771000": "left", "24028007": "right"}  # SCT, CID 244 "Laterality"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules are held against, by structure number; a shape only where something was found."""
+    """What the rules are held against, by structure number; a shape only where something was found.
+
+    ``extent_mm`` is that of the image along the patient axes, see :func:`ai.model.check.extent_lps_mm`; None
+    of a radiograph.
+    """
 
     structures: Mapping[str, Structure]
     measurements: Mapping[int, Measurement]
     shapes: Mapping[int, Shape]
     confidence: Mapping[int, float]
     unit: str
+    extent_mm: tuple[float, float, float] | None
 
     def found(self, key: str) -> bool:
         """Whether the structure has a voxel."""
@@ -49,6 +54,13 @@ class Evidence:
     def number(self, key: str) -> int:
         """Number of a structure."""
         return self.structures[key].number
+
+    def place_mm(self, key: str, axis: int) -> float:
+        """Coordinate of the centroid of a structure that was found, LPS."""
+        centroid_mm = self.shapes[self.number(key)].centroid_mm
+        if centroid_mm is None:
+            raise ValueError(f"no centroid of {key} was computed")
+        return centroid_mm[axis]
 
     def label(self, key: str) -> str:
         """Name of a structure for people."""
@@ -116,6 +128,8 @@ def _confidence(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
 
 def _complete(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
     verdict = Verdict(rule.verdict) if "verdict" in rule.model_fields_set else Verdict.PARTIAL
+    if verdict is Verdict.PASS:  # it always goes on beyond the image
+        return
     for key in filter(evidence.found, rule.structures):
         asked = _ENDS[rule.axis] if rule.axis else tuple(end for pair in _ENDS.values() for end in pair)
         sides = [side for side in evidence.shapes[evidence.number(key)].sides if side in asked]
@@ -129,9 +143,6 @@ def _complete(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
 
 def _left_right(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
     keys = rule.structures
-    if len(keys) % 2:
-        reason = f"The quality rule left_right names {len(keys)} structures; it needs pairs."
-        raise ModelError("MODEL_CARD_INVALID", reason)
     for pair in zip(keys[::2], keys[1::2], strict=True):
         missing = [evidence.label(key) for key in pair if not evidence.found(key)]
         if len(missing) == 2:
@@ -149,12 +160,13 @@ def _left_right(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
 
 def _sided(pair: tuple[str, str], evidence: Evidence) -> tuple[str, str]:
     """The pair as (left, right)."""
-    first, second = (_laterality(evidence.structures[key]) for key in pair)
+    first, second = (laterality(evidence.structures[key]) for key in pair)
     swapped = first == "right" or (second == "left" and first != "left")
     return (pair[1], pair[0]) if swapped else pair
 
 
-def _laterality(structure: Structure) -> str:
+def laterality(structure: Structure) -> str:
+    """``left``, ``right`` or empty: what its code says, or its key."""
     modifier = structure.coded.modifier
     if modifier is not None and modifier.value in _SIDES:
         return _SIDES[modifier.value]
@@ -164,8 +176,7 @@ def _laterality(structure: Structure) -> str:
 
 def _sides_of(left: str, right: str, rule: Rule, evidence: Evidence) -> Finding:
     """The left one must lie left in the patient: LPS x grows to the left."""
-    one, other = (evidence.shapes[evidence.number(key)].centroid_mm[0] for key in (left, right))
-    apart_mm = one - other
+    apart_mm = evidence.place_mm(left, 0) - evidence.place_mm(right, 0)
     text = f"{evidence.label(left)} lies {abs(apart_mm):.0f} mm {'left' if apart_mm > 0 else 'right'} of "
     verdict = Verdict.PASS if apart_mm > 0 else Verdict(rule.verdict)
     return Finding((left, right), rule.kind, verdict, f"{text}{evidence.label(right)}.", apart_mm)
@@ -181,28 +192,63 @@ def _difference(left: str, right: str, rule: Rule, most: float, evidence: Eviden
 
 
 def _order(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
-    axis, sign = _AXES[rule.axis or "superior_inferior"]
-    found = [i for i, key in enumerate(rule.structures) if evidence.found(key)]
-    if len(found) < 2:
+    along = rule.axis or "superior_inferior"
+    placed = [key for key in rule.structures if evidence.found(key)]
+    if len(placed) < 2:
         return
-    keys = rule.structures[found[0] : found[-1] + 1]
-    wrong = []
-    missing = [evidence.label(key) for key in keys if not evidence.found(key)]
-    if missing:
-        ends = f"{evidence.label(keys[0])} and {evidence.label(keys[-1])}"
-        wrong.append(f"not found between {ends}: {', '.join(missing)}")
-    placed = [key for key in keys if evidence.found(key)]
-    for before, after in pairwise(placed):
-        one, other = (evidence.shapes[evidence.number(key)].centroid_mm[axis] for key in (before, after))
-        if sign * (other - one) <= 0:
-            where = _ENDS[rule.axis or "superior_inferior"][0]
-            wrong.append(
-                f"{evidence.label(after)} lies {abs(other - one):.0f} mm {where} of {evidence.label(before)}"
-            )
-    direction = " to ".join(_ENDS[rule.axis or "superior_inferior"])
-    text = "; ".join(wrong) if wrong else f"{len(placed)} structures follow each other"
-    told = f"From {direction}: {text}."
-    yield Finding(tuple(keys), rule.kind, Verdict(rule.verdict) if wrong else Verdict.PASS, told)
+    wrong = [*_gaps(rule.structures, placed, evidence), *_out_of_order(placed, along, evidence)]
+    before = f"From {' to '.join(_ENDS[along])}: "
+    for keys, text in wrong:
+        yield Finding(keys, rule.kind, Verdict(rule.verdict), f"{before}{text}.")
+    if not wrong:
+        told = f"{before}{len(placed)} structures follow each other."
+        yield Finding(tuple(placed), rule.kind, Verdict.PASS, told)
+
+
+_Wrong = tuple[tuple[str, ...], str]
+"""Keys that it concerns, and what is wrong with them."""
+
+
+def _gaps(listed: Sequence[str], placed: Sequence[str], evidence: Evidence) -> Iterator[_Wrong]:
+    """Each run of structures that are missing between two that were found."""
+    for one, other in pairwise(placed):
+        between = listed[listed.index(one) + 1 : listed.index(other)]
+        if between:
+            ends = f"{evidence.label(one)} and {evidence.label(other)}"
+            names = ", ".join(evidence.label(key) for key in between)
+            yield (one, *between, other), f"not found between {ends}: {names}"
+
+
+def _out_of_order(placed: Sequence[str], along: Axis, evidence: Evidence) -> Iterator[_Wrong]:
+    """Each two neighbours whose centroids do not follow each other."""
+    axis, sign = _AXES[along]
+    for one, other in pairwise(placed):
+        step_mm = sign * (evidence.place_mm(other, axis) - evidence.place_mm(one, axis))
+        if step_mm <= 0:
+            names = evidence.label(other), evidence.label(one)
+            yield (one, other), f"{names[0]} lies {-step_mm:.0f} mm {_ENDS[along][0]} of {names[1]}"
+
+
+def _coverage(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
+    axis = rule.axis or "superior_inferior"
+    reasons = []
+    if rule.minimum is not None:
+        extent_mm = evidence.extent_mm[_AXES[axis][0]] if evidence.extent_mm else 0.0
+        if extent_mm < rule.minimum:
+            return
+        reasons.append(f"the image spans {extent_mm:.0f} mm {axis.replace('_', '-')}")
+    if not all(evidence.found(key) for key in rule.given):
+        return
+    if rule.given:
+        names = " and ".join(evidence.label(key) for key in rule.given)
+        reasons.append(f"{names} {'was' if len(rule.given) == 1 else 'were'} found")
+    why = f", and {' and '.join(reasons)}" if reasons else ""
+    for key in rule.structures:
+        if evidence.found(key):
+            yield Finding((key,), rule.kind, Verdict.PASS, f"{evidence.label(key)}: found, as expected.")
+        else:
+            told = f"{evidence.label(key)}: not found{why}."
+            yield Finding((key,), rule.kind, Verdict(rule.verdict), told)
 
 
 def _size(value: float, unit: str) -> str:
@@ -217,6 +263,7 @@ RULES: Mapping[str, Callable[[Rule, Evidence], Iterator[Finding]]] = {
     "left_right": _left_right,
     "order": _order,
     "mean_value": _mean_value,
+    "coverage": _coverage,
     "confidence": _confidence,
 }
 """What each kind of rule does."""

@@ -3,13 +3,13 @@
 ``codes.csv`` is the only place where a structure gets its codes; a structure without a row is refused
 when its model card is read, never coded by default. Decisions behind the table:
 
-- The category "Anatomical Structure" is 91723000, as PS3.16 CID 7150 has it. Some widely used tables
-  write 123037004 for it, whose own meaning is "Body structure"; readers take both.
+- The category "Anatomical Structure" is 91723000, not 123037004; the table itself says why.
 - Bone is all bone tissue in the scan, not one bone: category Tissue (85756007), type Bone (3138006),
   from CID 7166.
 - The side is a modifier of the type (PS3.3 C.8.20.2, Segmented Property Type Modifier Code Sequence).
-- Colours are the Okabe-Ito palette (Okabe and Ito, "Color Universal Design", 2008): they stay apart for
-  people with colour vision deficiency.
+- Colours of our own models are the Okabe-Ito palette (Okabe and Ito, "Color Universal Design", 2008): they
+  stay apart for people with colour vision deficiency. Those of other models are published ones where they
+  differ enough from each other.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class CodedStructure:
 def structures() -> Mapping[str, CodedStructure]:
     """Every coded structure by its key."""
     with _TABLE.open(encoding="utf-8", newline="") as file:
-        rows = [_structure(row) for row in csv.DictReader(file)]
+        lines = (line for line in file if not line.startswith("#"))
+        rows = [_structure(row) for row in csv.DictReader(lines)]
     return MappingProxyType({row.key: row for row in rows})
 
 
@@ -75,7 +76,7 @@ def coded(key: str) -> CodedStructure:
     """The coded terms of one structure; ``ModelError("STRUCTURE_NOT_CODED", …)`` if it has no row."""
     found = structures().get(key)
     if found is None:
-        close = difflib.get_close_matches(key, structures(), n=3)
+        close = close_keys(key)
         hint = f" Close ones are: {', '.join(close)}." if close else ""
         raise ModelError(
             "STRUCTURE_NOT_CODED",
@@ -83,6 +84,11 @@ def coded(key: str) -> CodedStructure:
             f"coded; give its codes in the card (coding), or use one of the {len(structures())} rows.{hint}",
         )
     return found
+
+
+def close_keys(name: str) -> list[str]:
+    """Keys of the table that are written like a name, at most three, the closest first."""
+    return difflib.get_close_matches(name, structures(), n=3)
 
 
 def _structure(row: Mapping[str, str]) -> CodedStructure:

@@ -26,6 +26,7 @@ from gateway.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from ai.terminology.given import Given
     from gateway.cli.model_add import Added, Wishes
     from gateway.settings import Settings
 
@@ -44,6 +45,9 @@ _EXIT_CODES = {
     "MODEL_EXISTS": EXIT_STATE,
     "LICENCE_UNKNOWN": EXIT_USAGE,
     "MODEL_NAME_INVALID": EXIT_USAGE,
+    "STRUCTURE_NOT_CODED": EXIT_USAGE,
+    "CODE_NAME_UNKNOWN": EXIT_USAGE,
+    "CODE_INVALID": EXIT_USAGE,
 }
 
 model = typer.Typer(help="Models: add, list, verify, try, compare.", no_args_is_help=True)
@@ -75,6 +79,16 @@ def add(
         str, typer.Option(metavar="NAME", help="Who has read and accepts terms that restrict the use.")
     ] = "",
     replace: Annotated[bool, typer.Option(help="Put it in the place of another version.")] = False,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CODE", help="Code of a structure: a key of the table, or SCHEME:VALUE:MEANING."
+        ),
+    ] = None,
+    codes: Annotated[Path | None, typer.Option(help="Codes of structures: CSV with name and key.")] = None,
+    private_codes: Annotated[
+        bool, typer.Option(help="Give structures without a code one of our private scheme 99GATEWAY.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a model into a model folder, pin its files, and write its card. Nothing of it is run."""
@@ -84,10 +98,18 @@ def add(
     if bool(source) == bool(from_bundle):
         fail("SOURCE_NEEDED", "Give the folder or file of a model, or --from-bundle NAME.", EXIT_USAGE)
     folder = _target(to, config_file)
-    wishes = Wishes(
-        name, version, licence, commercial or "", _signature(accept_licence), replace, totalsegmentator
-    )
     try:
+        wishes = Wishes(
+            name=name,
+            version=version,
+            licence=licence,
+            commercial=commercial or "",
+            accepted_by=_signature(accept_licence),
+            replace=replace,
+            task=totalsegmentator,
+            codes=_codes(code or (), codes),
+            private_codes=private_codes,
+        )
         if from_bundle:
             with downloaded_bundle(from_bundle, version) as bundle:
                 added = add_model(bundle, folder, wishes)
@@ -213,6 +235,13 @@ def _signature(who: str) -> str:
 
     day = datetime.fromtimestamp(SystemClock().now_s(), UTC).date().isoformat()
     return f"{who.strip()}, {day}" if who.strip() else ""
+
+
+def _codes(given: Sequence[str], file: Path | None) -> dict[str, Given]:
+    """Codes by the names of structures; those on the command line go before those of the file."""
+    from ai.terminology.given import given_in, given_in_file
+
+    return {**(given_in_file(file) if file else {}), **dict(given_in(text) for text in given)}
 
 
 def _accepted(source: str, folder: Path, wishes: Wishes) -> Added | None:

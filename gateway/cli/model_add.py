@@ -10,7 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from gateway.cli.card_text import card_text, with_acceptance
 if TYPE_CHECKING:
     from ai.loaders.drafts import Draft
     from ai.model import ModelSpec
+    from ai.terminology.given import Given
 
 _MOST_FILES = 2000
 _MOST_FILE_BYTES = 8 << 30
@@ -44,6 +45,10 @@ class Wishes:
         Whether another model or version of that id may give way.
     task
         Of TotalSegmentator, where the source is a folder of its weights.
+    codes
+        Codes of structures, by the source's names for them.
+    private_codes
+        Whether structures that nobody has a code for may have private ones.
     """
 
     name: str = ""
@@ -53,6 +58,8 @@ class Wishes:
     accepted_by: str = ""
     replace: bool = False
     task: str = ""
+    codes: Mapping[str, Given] = field(default_factory=dict)
+    private_codes: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,15 +79,17 @@ def add_model(source: Path, to: Path, wishes: Wishes) -> Added:
     ------
     ModelError
         What :func:`ai.loaders.drafts.draft` raises, or for a task
-        :func:`ai.loaders.totalsegmentator.cards.draft_task`; LICENCE_UNKNOWN, MODEL_EXISTS,
-        MODEL_SOURCE_UNSAFE, MODEL_SOURCE_TOO_LARGE, MODEL_NAME_INVALID, MODEL_CARD_INVALID.
+        :func:`ai.loaders.totalsegmentator.cards.draft_task`, and :func:`ai.loaders.drafts.with_codes_of`;
+        LICENCE_UNKNOWN, MODEL_EXISTS, MODEL_SOURCE_UNSAFE, MODEL_SOURCE_TOO_LARGE, MODEL_NAME_INVALID,
+        MODEL_CARD_INVALID.
     """
-    from ai.loaders.drafts import draft
+    from ai.loaders.drafts import draft, with_codes_of
     from ai.loaders.stages import with_pinned_stages
     from ai.loaders.totalsegmentator.cards import draft_task
     from ai.model import find_card
 
     found = draft_task(wishes.task, source) if wishes.task else draft(source)
+    found = with_codes_of(found, wishes.codes, private=wishes.private_codes)
     name = wishes.name or _as_id(found.name)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
         reason = f"{name!r} is no id of a model: use a-z, 0-9 and -, at most 64; give one with --name."

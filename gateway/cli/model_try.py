@@ -166,17 +166,22 @@ def _model(text: str, folders: Sequence[Path], accepted_by: str) -> Iterator[Mod
 
 
 def _drafted(source: Path, to: Path, accepted_by: str) -> ModelSpec:
-    """Register a model in a folder. Terms that nobody states do not stop a trial; those that forbid do."""
+    """Register a model in a folder that goes away.
+
+    Neither terms that nobody states nor structures without a code stop a trial; terms that forbid do.
+    """
     from ai.errors import ModelError
     from gateway.cli.model_add import Wishes, add_model
 
     try:
-        added = add_model(source, to, Wishes(accepted_by=accepted_by))
+        added = add_model(source, to, Wishes(accepted_by=accepted_by, private_codes=True))
         warnings = added.warnings
     except ModelError as error:
         if error.code != "LICENCE_UNKNOWN":
             raise
-        unknown = Wishes(licence="LicenseRef-unknown", commercial="contract", accepted_by="a trial")
+        unknown = Wishes(
+            licence="LicenseRef-unknown", commercial="contract", accepted_by="a trial", private_codes=True
+        )
         added = add_model(source, to, unknown)
         told = "The terms of this model are not known; read them before its results are used."
         warnings = (*added.warnings, told)

@@ -152,6 +152,7 @@ def _run(
     from ai.pipeline import run_series, write_outcome
 
     names = {structure.number: structure.label for structure in model.spec.structures}
+    parts = {structure.number: structure.includes for structure in model.spec.structures}
     options = run_options(wanted.part_key)
     if case.is_nifti:
         image = run_nifti(case.files, model, options, progress)
@@ -159,7 +160,7 @@ def _run(
         report.notes += [str(note) for note in _listed(image.run["notes"])]
         if out is not None:
             write_nifti_outcome(image, out)
-        return label_map(image.labels, image.geometry.index_to_lps, names)
+        return label_map(image.labels, image.geometry.index_to_lps, names, parts=parts)
     outcome = run_series(case.files, model, options, progress)
     report.run = outcome.run
     report.notes += [note.text for note in outcome.context.series.notes]
@@ -167,7 +168,7 @@ def _run(
         write_outcome(outcome, out)
     frame_uid = outcome.context.series.volume.geometry.frame_of_reference_uid
     affine = outcome.mask_geometry.index_to_lps
-    return label_map(outcome.mask, affine, names, frame_of_reference_uid=frame_uid)
+    return label_map(outcome.mask, affine, names, frame_of_reference_uid=frame_uid, parts=parts)
 
 
 def _compare(ours: Segmentation, truth: Path, wanted: Wanted) -> Comparison:

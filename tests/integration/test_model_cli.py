@@ -88,7 +88,9 @@ def onnx_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_bundle(root: Path, licence: str = "Apache License Version 2.0, January 2004") -> Path:
+def write_bundle(
+    root: Path, licence: str = "Apache License Version 2.0, January 2004", organ: str = "liver"
+) -> Path:
     """A pretend bundle, written by MONAI's own tools."""
     (root / "configs").mkdir(parents=True)
     (root / "models").mkdir()
@@ -122,7 +124,7 @@ def write_bundle(root: Path, licence: str = "Apache License Version 2.0, January
         "copyright": "A laboratory",
         "network_data_format": {
             "inputs": {"image": {"modality": "CT", "num_channels": 1, "channel_def": {"0": "image"}}},
-            "outputs": {"pred": {"channel_def": {"0": "background", "1": "spleen", "2": "thingummy"}}},
+            "outputs": {"pred": {"channel_def": {"0": "background", "1": "spleen", "2": organ}}},
         },
     }
     ConfigParser.export_config_file(inference, str(root / "configs" / "inference.json"), fmt="json", indent=2)
@@ -178,8 +180,8 @@ def test_a_graph_with_a_few_sections_beside_it_is_enough(
 
 
 def test_a_bundle_is_added_with_codes_warnings_and_verified(aigw: Call, tmp_path: Path) -> None:
-    bundle, to = write_bundle(tmp_path / "Pretend_Organs"), tmp_path / "models"
-    code, said, err = aigw("add", bundle, "--to", to, "--json")
+    bundle, to = write_bundle(tmp_path / "Pretend_Organs", organ="thingummy"), tmp_path / "models"
+    code, said, err = aigw("add", bundle, "--to", to, "--json", "--private-codes")
     assert code == 0, err
     record = json.loads(said)
     assert (record["id"], record["version"], record["loader"]) == ("pretend-organs", "0.2.1", "monai_bundle")
@@ -194,6 +196,29 @@ def test_a_bundle_is_added_with_codes_warnings_and_verified(aigw: Call, tmp_path
     code, said, _ = aigw("verify", to / "pretend-organs", "--json")
     assert code == 0
     assert json.loads(said)["models"][0]["title"].startswith("Our ")
+
+
+def test_a_structure_without_a_code_is_refused_by_name_until_a_person_gives_one(
+    aigw: Call, tmp_path: Path
+) -> None:
+    bundle, to = write_bundle(tmp_path / "Pretend_Organs", organ="thingummy"), tmp_path / "models"
+    code, _, err = aigw("add", bundle, "--to", to)
+    assert (code, err.partition(":")[0]) == (2, "STRUCTURE_NOT_CODED")
+    for said in ("1 of the model's 2 structures", "'thingummy' has no code", "--code NAME=key", "--private"):
+        assert said in " ".join(err.split())
+    assert not list(to.glob("*")) if to.exists() else True
+    code, _, err = aigw("add", bundle, "--to", to, "--code", "thingummy=livr")
+    assert (code, err.partition(":")[0]) == (2, "STRUCTURE_NOT_CODED")
+    assert "Close ones are: liver" in " ".join(err.split())
+    code, _, err = aigw("add", bundle, "--to", to, "--code", "gadget=liver")
+    assert (code, err.partition(":")[0]) == (2, "CODE_NAME_UNKNOWN")
+    assert aigw("add", bundle, "--to", to, "--code", "thingummy=liver")[0] == 0
+    assert [s.coded.key for s in load_card(to / "pretend-organs.yaml").structures] == ["spleen", "liver"]
+    table = tmp_path / "codes.csv"
+    table.write_text("name,type_scheme,type_value,type_meaning\nthingummy,SCT,15776009,Pancreas\n")
+    assert aigw("add", bundle, "--to", to, "--name", "other", "--codes", table)[0] == 0
+    assert load_card(to / "other.yaml").structures[1].coded.type.meaning == "Pancreas"
+    assert aigw("verify", "other", "--model-dir", to)[0] == 0
 
 
 def test_terms_that_are_not_known_must_be_given(aigw: Call, tmp_path: Path) -> None:
@@ -469,7 +494,7 @@ def test_a_bundle_that_says_nonsense_is_added_with_notes_or_refused_by_name(
 ) -> None:
     bundle = write_bundle(tmp_path / "nonsense")
     (bundle / "configs" / "metadata.json").write_text(metadata)
-    code, _, err = aigw("add", bundle, "--to", tmp_path / "models")
+    code, _, err = aigw("add", bundle, "--to", tmp_path / "models", "--private-codes")
     assert code == 0 or (code == 1 and err.startswith("MODEL_"))
 
 

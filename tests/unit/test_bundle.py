@@ -13,10 +13,11 @@ import torch
 from monai.networks.nets import DynUNet, UNet
 
 from ai.errors import ModelError
+from ai.inference.engine import NetworkModel
 from ai.loaders import load_model
-from ai.loaders.bundle.compatible import CompatibleModel, as_tensors, on_source
+from ai.loaders.bundle.compatible import CompatibleModel, as_tensors, decide, on_source
 from ai.measure import dice
-from ai.model import RunContext
+from ai.model import ModelSpec, RunContext
 from tests import bundles
 from tests.builders import ORIENTATIONS
 from tests.bundles import Written, answer, monai_answer, scan, write_bundle, write_images
@@ -295,6 +296,76 @@ def test_four_channels_and_overlapping_regions(
     assert dice(mine >= 1, bundles.truth(volumes[0]) >= 1) > 0.7
 
 
+@pytest.mark.parametrize("mode", ["auto", "compatible"])
+def test_regions_of_another_number_are_no_structures(
+    mode: str, trained_regions: State, tmp_path: Path
+) -> None:
+    """A background channel, or one that the card does not know, would move every name by one."""
+    whole = REGIONS["compatible" if mode == "compatible" else "fast"]
+    written = write_bundle(
+        tmp_path, whole, trained_regions, channels=bundles.CHANNELS, number_of_structures=1
+    )
+    with pytest.raises(ModelError, match=r"MODEL_OUTPUT_INVALID.*2 channels"):
+        answer(load_model(written.spec), scan("HFS", channels=4))
+    wrong = changed(written, channels={0: 1, 5: 2})
+    with pytest.raises(ModelError, match="MODEL_OUTPUT_INVALID"):
+        answer(load_model(wrong), scan("HFS", channels=4))
+
+
+def test_a_recipe_says_which_region_is_which(trained_regions: State, tmp_path: Path) -> None:
+    whole, channels = REGIONS["fast, logits"], bundles.CHANNELS
+    named = {"mode": "auto", "channels": {0: 2, 1: 1}}
+    written = write_bundle(tmp_path, whole, trained_regions, channels=channels, bundle=named)
+    model, volumes = load_model(written.spec), scan("HFS", channels=4)
+    assert isinstance(model, NetworkModel)
+    recipe = model.recipe.model_dump()
+    for output, first in (([2, 1], 2), (None, 1)):
+        own = {**recipe, "output": {**recipe["output"], "channels": output}}
+        bare = load_model(changed(written, recipe=own))
+        assert isinstance(bare, NetworkModel)
+        inner_first = answer(bare, volumes)
+        assert dice(inner_first == 3 - first, bundles.truth(volumes[0]) >= 1) > 0.7, "the outer one covers"
+        assert (inner_first == first).sum() < 0.02 * (inner_first > 0).sum()
+
+
+def test_pieces_are_those_of_the_structure_that_a_channel_is(trained: State, tmp_path: Path) -> None:
+    largest = step("KeepLargestConnectedComponentd", "pred", applied_labels=1)
+    whole = config([RAS, SPACING, SCALE], [*USUAL_POST[:3], largest])
+    swapped = write_bundle(tmp_path, whole, trained, bundle={"mode": "fast", "channels": {1: 2, 2: 1}})
+    model = load_model(swapped.spec)
+    assert isinstance(model, NetworkModel)
+    assert [keep.structures for keep in model.recipe.after] == [(2,)]
+    merged = changed(swapped, 1, mode="auto", channels={1: 1, 2: 1})
+    assert isinstance(load_model(merged), CompatibleModel)
+
+
+def test_a_recipe_that_cannot_say_it_is_left_to_monai(trained: State, tmp_path: Path) -> None:
+    finest = step("Spacingd", pixdim=[0.001, 2.0, 2.0], mode="bilinear")
+    for name, transform in (("grid", finest), ("axes", step("Orientationd", axcodes="LLL"))):
+        whole = config([RAS, transform, SCALE] if name == "grid" else [transform, SCALE])
+        spec = write_bundle(tmp_path / name, whole, trained, bundle={"mode": "fast"}).spec
+        with pytest.raises(ModelError, match=r"MODEL_CARD_INVALID|MODEL_CONFIG_INVALID"):
+            load_model(spec)
+
+
+def test_scores_that_are_no_numbers_are_no_answer_of_a_bundle() -> None:
+    found = np.full((3, 2, 2, 2), np.nan, np.float32)
+    with pytest.raises(ModelError, match="SCORES_NOT_FINITE"):
+        decide(found, False, None, 2)
+    with pytest.raises(ModelError, match="MODEL_OUTPUT_INVALID"):
+        decide(np.zeros((3, 2, 2, 2), np.float32), False, None, 3)
+
+
+def changed(written: Written, count: int = 2, recipe: object = None, **bundle: object) -> ModelSpec:
+    """The card of a written bundle with other structures, a recipe, or another section bundle."""
+    fields = written.spec.model_dump(exclude={"digest"})
+    fields |= {"structures": bundles.structures(count), "recipe": recipe}
+    fields["bundle"] |= {"channels": {}, **bundle}
+    spec = ModelSpec.model_validate(fields)
+    spec._folder = written.spec.folder
+    return spec
+
+
 def test_a_bundle_without_inversion_is_brought_back_as_monai_saves_it(trained: State, tmp_path: Path) -> None:
     import nibabel as nib
 
@@ -416,6 +487,10 @@ def test_wrong_bundles_say_what_is_wrong(trained: State, tmp_path: Path) -> None
     assert code("c", config([RAS, SCALE], network={"_target_": "NoNet"})) == "MODEL_CONFIG_INVALID"
     assert code("d", config([SCALE]), bundle={"mode": "fast"}) == "MODEL_CARD_INVALID"
     assert code("e", plain, bundle={"channels": {1: 9}}) == "MODEL_CARD_INVALID"
+    assert code("g", plain, bundle={"channels": {1: 1, 2: -2}}) == "MODEL_CARD_INVALID"
+    assert code("h", plain, bundle={"channels": {1: 1}}) == "MODEL_CARD_INVALID", "2 is never found"
+    assert code("i", plain, bundle={"channels": {0: 1, 1: 2}}) == "MODEL_OUTPUT_INVALID", "of three channels"
+    assert code("j", plain, number_of_structures=1) == "MODEL_OUTPUT_INVALID"
     assert code("f", plain, bundle={"configuration": "configs/other.json"}) == "MODEL_FILE_NOT_PINNED"
 
 

@@ -106,7 +106,19 @@ def test_regions_are_painted_whole_first(tmp_path: Path) -> None:
     assert spec.bundle is not None
     assert dict(spec.bundle.channels) == {1: 1, 0: 2, 2: 3}
     assert any("Whole tumor, Tumor core, Enhancing tumor" in text for text in found.warnings)
+    assert [(s.key, s.includes) for s in spec.structures] == [
+        ("brain_whole_tumor", (2, 3)),
+        ("brain_tumor_core", (3,)),
+        ("brain_enhancing_tumor", ()),
+    ]
+    assert not found.uncoded
     assert any("4 images together" in text for text in found.warnings)
+
+
+def test_regions_whose_nesting_nobody_knows_are_told(tmp_path: Path) -> None:
+    found = draft(make(tmp_path, pred={"channel_def": {"0": "liver", "1": "spleen"}}, after=REGIONS))
+    assert [s.includes for s in spec_of(found).structures] == [(), ()]
+    assert any("liver, spleen may overlap" in text and "write includes" in text for text in found.warnings)
 
 
 def test_gaps_between_channels_are_closed(tmp_path: Path) -> None:
@@ -121,7 +133,7 @@ def test_a_bundle_that_does_not_name_its_channels_is_told_of(tmp_path: Path) -> 
     found = draft(make(tmp_path, outputs={"pred": {"num_channels": 3}}, out_channels=3))
     assert len(spec_of(found).structures) == 2
     assert any("no channel_def" in text for text in found.warnings)
-    assert any("99GATEWAY" in text for text in found.warnings)
+    assert found.uncoded == {1: "has no code", 2: "has no code"}
 
 
 def test_an_mr_model_that_claims_hounsfield_units(tmp_path: Path) -> None:

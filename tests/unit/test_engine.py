@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -374,7 +375,7 @@ def test_sums_beyond_float16_are_made_again_in_float32() -> None:
 
 def test_scores_that_are_no_numbers_are_an_error() -> None:
     with pytest.raises(ModelError, match="SCORES_NOT_FINITE"):
-        run(model(lambda x: torch.cat([x, x * float("nan")], 1), recipe(), 2), volume())
+        run(model(lambda x: torch.cat([x, x * math.nan], 1), recipe(), 2), volume())
 
 
 @pytest.mark.parametrize(
@@ -384,6 +385,16 @@ def test_other_answers_than_the_recipe_says_are_an_error(forward: Callable[[Tens
     how = recipe(output={"channels": (0, 1)})
     with pytest.raises(ModelError, match="NETWORK_OUTPUT_INVALID"):
         run(model(forward, how, 2), volume())
+
+
+@pytest.mark.parametrize("label", [-1.0, 3.0, 256.0, math.nan])
+def test_labels_without_a_number_are_an_error(label: float) -> None:
+    """As bytes they would be those of something else."""
+    how = recipe(grid={}, output={"kind": "labels", "channels": (0, 2, 1)})
+    found = run(model(lambda tile: torch.full_like(tile, 1.0), how, 3), volume((8, 16, 16)))
+    assert set(np.unique(found.labels)) == {2}
+    with pytest.raises(ModelError, match="NETWORK_OUTPUT_INVALID"):
+        run(model(lambda tile: torch.full_like(tile, label), how, 3), volume((8, 16, 16)))
 
 
 def test_deterministic_runs_have_the_same_bits_and_float32() -> None:

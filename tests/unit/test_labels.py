@@ -108,6 +108,15 @@ def test_labels_of_the_network_come_back_by_nearest_neighbour() -> None:
     assert torch.equal(labels, expected.to(torch.uint8))
 
 
+def test_labels_of_the_network_are_no_scores() -> None:
+    """Nothing makes probabilities of them, whatever the recipe says of scores."""
+    scores = torch.randint(0, 5, (1, *GRID)).float()
+    asked = Output(kind="labels", interpolated="probabilities")
+    assert torch.equal(
+        painted(scores, asked, nearest=True)[0], painted(scores, Output(kind="labels"), nearest=True)[0]
+    )
+
+
 def test_deciding_on_the_grid_of_the_network() -> None:
     scores = blobs(6, 4)
     labels, _ = painted(scores, Output(upsample="labels"), pieces=3, nearest=True)

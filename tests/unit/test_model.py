@@ -72,7 +72,7 @@ def test_structure_numbers_must_run_from_one_without_gaps(tmp_path: Path) -> Non
 
 
 def test_a_structure_that_cannot_be_coded_is_refused(tmp_path: Path) -> None:
-    path = changed_card(tmp_path, structures=[{"number": 1, "key": "speen", "label": "Speen"}])
+    path = changed_card(tmp_path, structures=[{"number": 1, "key": "speen", "label": "Speen"}], quality=[])
     line = path.read_text(encoding="utf-8").splitlines().index("  key: speen") + 1
     with pytest.raises(ModelError, match="STRUCTURE_NOT_CODED") as refused:
         load_card(path)

@@ -221,7 +221,7 @@ def test_a_bare_yes_or_no_of_yaml_is_understood(tmp_path: Path) -> None:
         ({"recipe": {"tiles": {"size": [0, 1, 1]}}}, "recipe.tiles.size.0"),
         ({"recipe": {"tiles": {"size": None}, "intensity": [{"op": "blur"}]}}, "recipe.intensity.0"),
         (
-            {"quality": [{"kind": "volume_ml", "structures": ["liver"]}]},
+            {"quality": [{"kind": "volume_ml", "structures": ["liver"], "minimum": 1}]},
             "names 'liver', which is no structure",
         ),
         ({"quality": [{"kind": "volume_ml", "structures": ["body"]}]}, "needs a minimum or a maximum"),
@@ -308,13 +308,13 @@ def test_a_pipe_is_no_card_and_no_file_of_a_model(tmp_path: Path) -> None:
 
 def test_a_card_gives_codes_of_its_own(tmp_path: Path) -> None:
     coding = {
-        "category": {"value": "49755003", "scheme": "SCT", "meaning": "Morphologically Altered Structure"},
+        "category": {"value": "49755003", "scheme": "SCT", "meaning": "Morphologically Abnormal Structure"},
         "type": {"value": "PLAQUE", "scheme": "99HOSPITAL", "meaning": "Plaque"},
         "region": {"value": "15825003", "scheme": "SCT", "meaning": "Aorta"},
         "rgb": [1, 2, 3],
     }
     structures = [{"number": 1, "key": "our_plaque", "label": "Plaque", "coding": coding}]
-    (structure,) = load_card(changed_card(tmp_path, structures=structures)).structures
+    (structure,) = load_card(changed_card(tmp_path, structures=structures, quality=[])).structures
     assert structure.coded.type.scheme == "99HOSPITAL"
     assert structure.coded.region is not None
     assert structure.coded.region.meaning == "Aorta"

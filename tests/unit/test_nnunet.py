@@ -21,6 +21,7 @@ from ai.loaders.nnunet_draft import draft
 from ai.loaders.nnunet_plans import Architecture, read_configuration, read_labels, read_results
 from ai.model import ModelSpec, RunContext, pin, run_to_end
 from tests.nnunet_folders import (
+    CT,
     axial_volume,
     card,
     classes,
@@ -73,6 +74,11 @@ def _where_residual_networks_were(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def one(**arguments: Any) -> dict[str, Any]:
     return plans({FULL: configuration((24, 24, 24), (1.5, 1.5, 1.5), **arguments)})
+
+
+def structures(case: Case) -> int:
+    """How many labels a case has, without background and ignore label."""
+    return len(set(case.data["labels"]) - {"background", "ignore"})
 
 
 RESIDUAL = new_architecture((12, 24, 24), "ResidualEncoderUNet")
@@ -130,7 +136,10 @@ def test_labels_are_those_of_the_predictor(name: str, tmp_path: Path) -> None:
         "mirror": mirror,
         "precision": "float32",
     }
-    found = run(card(tmp_path, section, 3, case.channels), [axial_volume(i, case.spacing) for i in images])
+    found = run(
+        card(tmp_path, section, structures(case), case.channels),
+        [axial_volume(i, case.spacing) for i in images],
+    )
     exact = oracle(folder, images, case.spacing, case.folds, mirror, exact=True)
     agreement = dice(found, exact)
     assert len(agreement) >= 2
@@ -184,7 +193,8 @@ def test_draft_makes_a_card_that_runs(tmp_path: Path) -> None:
             *("fold_0/checkpoint_final.pth", "fold_3/checkpoint_final.pth"),
         )
     )
-    assert any("something_odd" in warning for warning in found.warnings)
+    assert found.names == {1: "liver", 2: "something_odd"}
+    assert found.uncoded == {2: "has no code"}
     assert any("2 folds" in warning for warning in found.warnings)
     spec = ModelSpec.model_validate(
         {**found.fields, "id": "drafted", "files": pin(source.parent, tuple(found.files))}
@@ -280,6 +290,36 @@ def test_labels_of_regions_and_gaps() -> None:
         labels({"background": 0, "a": 1, "b": 3})
     with pytest.raises(ModelError, match="regions_class_order"):
         labels(REGIONS)
+
+
+def test_a_card_that_does_not_fit_its_results_folder_is_refused(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / f"T__P__{FULL}", one(), dataset(classes(2)), FULL).name
+
+    def refusal(structures: int, channels: tuple[str, ...] = ("CT",), **section: Any) -> str:
+        with pytest.raises(ModelError) as refused:
+            load_model(card(tmp_path, {"parts": [{"folder": folder}], **section}, structures, channels))
+        assert refused.value.code == "MODEL_CARD_INVALID"
+        return refused.value.reason
+
+    assert "names the structure 2; the card has 1 to 1" in refusal(1)
+    assert "makes no structure 3 (s3)" in refusal(3)
+    assert "names 2 images" in refusal(2, ("CT", "PET"))
+    assert "maps the label 7" in refusal(2, parts=[{"folder": folder, "labels": {1: 1, 7: 2}}])
+    localiser = {"parts": [{"folder": folder}]}
+    assert "crop names [3]" in refusal(2, crop={"localiser": localiser, "labels": [1, 3]})
+    bodies = {"lowest_lumbar": 2, "clip": localiser, "clip_label": 4}
+    assert "clip_label is 4" in refusal(2, vertebral_bodies=bodies)
+    load_model(card(tmp_path, {"parts": [{"folder": folder}]}, 2)).close()
+
+
+def test_numbers_of_plans_that_make_no_recipe_are_named(tmp_path: Path) -> None:
+    plan = one()
+    folder = write_results(tmp_path / f"T__P__{FULL}", plan, dataset(classes(2)), FULL)
+    turned = {**CT, "percentile_00_5": 900.0}
+    plan["foreground_intensity_properties_per_channel"] = {"0": turned}
+    (folder / "plans.json").write_text(json.dumps(plan))
+    with pytest.raises(ModelError, match=r"NNUNET_RESULTS_INVALID.*low is 900, above high, 500"):
+        load_model(card(tmp_path, {"parts": [{"folder": folder.name}]}, 2))
 
 
 def run(spec: ModelSpec, channels: list[Any]) -> Any:

@@ -10,11 +10,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
-from ai.errors import ModelError
 from ai.geometry import VolumeGeometry
 from ai.model import ModelSpec, Prediction, Rule, Structure, find_card
 from ai.pipeline import Outcome, RunOptions, judge, run_series
-from ai.quality import Finding, Verdict, reasons, worst
+from ai.quality import Finding, Verdict, reasons, segment_verdicts, worst
 from ai.shape import describe_shapes
 from ai.volume import LabelArray, Volume
 from tests import builders
@@ -35,6 +34,19 @@ def card(*rules: Rule) -> ModelSpec:
 
 
 def judged(
+    labels: LabelArray,
+    *rules: Rule,
+    where: VolumeGeometry | None = None,
+    value: float = 0.0,
+    confidence: dict[int, float] | None = None,
+) -> list[Finding]:
+    """What the rules of a card find; what is usual is left out, where no rule is of its kind."""
+    found = all_judged(labels, *rules, where=where, value=value, confidence=confidence)
+    asked = {rule.kind for rule in rules}
+    return [finding for finding in found if finding.rule in asked]
+
+
+def all_judged(
     labels: LabelArray,
     *rules: Rule,
     where: VolumeGeometry | None = None,
@@ -187,9 +199,32 @@ def test_where_only_one_of_a_pair_was_found_it_is_told() -> None:
     assert (found.verdict, found.reason) == (Verdict.SUSPECT, "Right lung was not found, Left lung was.")
 
 
-def test_pairs_come_in_twos() -> None:
-    with pytest.raises(ModelError, match="MODEL_CARD_INVALID"):
-        judged(block(1), rule("left_right", "left_lung", "right_lung", "bone"))
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"kind": "left_right", "structures": ["left_lung", "right_lung", "bone"]},
+            "names 3 structures; it takes pairs",
+        ),
+        ({"kind": "order", "structures": ["bone"]}, "names one structure; it takes two or more"),
+        ({"kind": "pieces", "structures": ["bone", "bone"], "maximum": 1}, "names a structure twice"),
+        ({"kind": "coverage", "structures": ["bone"], "given": ["bone"]}, "asks for 'bone' given itself"),
+        ({"kind": "coverage", "structures": ["bone"], "given": ["liver"]}, "'liver', which is no structure"),
+        ({"kind": "coverage", "structures": ["bone"], "maximum": 5}, "coverage takes no maximum"),
+        (
+            {"kind": "volume_ml", "structures": ["bone"], "minimum": 1, "axis": "right_left"},
+            "no axis; complete",
+        ),
+        ({"kind": "complete", "structures": ["bone"], "given": ["body"]}, "no given; coverage do"),
+        ({"kind": "order", "structures": ["bone", "body"], "verdict": "PASS"}, "cannot mean PASS"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused_when_its_card_is_read(
+    fields: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValueError, match="quality rule") as refused:
+        ModelSpec.model_validate(find_card("ct-tissue").model_dump() | {"quality": [fields]})
+    assert says in str(refused.value)
 
 
 def column(*numbers: int) -> LabelArray:
@@ -208,7 +243,7 @@ def column(*numbers: int) -> LabelArray:
         ((2, 3, 4, 5), "PASS", "From superior to inferior: 4 structures follow each other."),
         ((0, 3, 4, 0), "PASS", "2 structures follow each other."),
         ((2, 4, 3, 5), "FAIL", "Bone lies 8 mm superior of Right lung"),
-        ((2, 0, 4, 5), "FAIL", "not found between Left lung and Metal implant: Right lung"),
+        ((2, 0, 4, 5), "FAIL", "not found between Left lung and Bone: Right lung"),
     ],
 )
 def test_structures_follow_each_other(numbers: tuple[int, ...], verdict: str, words: str) -> None:
@@ -246,7 +281,9 @@ def test_the_centre_of_uneven_slices_is_where_they_lie() -> None:
     origins = even.index_to_lps[:3, 3] + heights[:, None] * even.normal
     uneven = replace(even, origins_mm=origins)
     labels = blocks((1, (slice(4, 7), slice(5, 8), slice(5, 8))))
-    (shape,) = describe_shapes(labels, uneven, {1}).values()
+    body = find_card("ct-tissue").structures[0]
+    (shape,) = describe_shapes(labels, uneven, [body], placed={1}).values()
+    assert shape.centroid_mm is not None
     expected = origins[5:6] + 6 * even.index_to_lps[:3, 1] + 6 * even.index_to_lps[:3, 2]
     along = (heights[4] + heights[5] + heights[6]) / 3 - heights[5]
     np.testing.assert_allclose(shape.centroid_mm, expected[0] + along * even.normal)
@@ -313,9 +350,17 @@ def test_findings_are_in_the_record_of_the_run(outcome: Outcome) -> None:
         ("left_right", ["left_lung", "right_lung"], "PASS"),
         ("confidence", ["left_lung"], "SUSPECT"),
         ("complete", ["body"], "PARTIAL"),
+        ("complete", ["left_lung"], "PASS"),
+        ("complete", ["right_lung"], "PARTIAL"),
+        ("complete", ["bone"], "PARTIAL"),
+        ("complete", ["metal_implant"], "PASS"),
     ]
     assert worst(run) is Verdict.FAIL
     assert len(reasons(run)) == 2
+    segments = {row["key"]: row for row in run["segments"]}
+    assert [row["verdict"] for row in segments.values()] == ["PARTIAL", "FAIL", "FAIL", "PARTIAL", "PASS"]
+    assert segments["left_lung"]["reasons"][0].startswith("Left lung: ")
+    assert segments["metal_implant"]["reasons"] == []
 
 
 def test_findings_are_in_the_report_for_people(outcome: Outcome) -> None:
@@ -331,14 +376,121 @@ def test_findings_are_in_the_report_for_people(outcome: Outcome) -> None:
         "Quality FAIL",
         "Quality FAIL",
         "Quality SUSPECT",
-        "Quality PARTIAL",
-        "Quality checks passed: 1 of 5",
+        *["Quality PARTIAL"] * 3,
+        "Quality checks passed: 3 of 9",
     ]
     assert "Left lung: confidence 0.3; expected at least 0.5." in told[2]
 
 
-def test_a_card_without_rules_says_nothing_of_quality() -> None:
-    structures = tuple(Structure(number=i, key=key, label=key) for i, key in enumerate(KEYS, start=1))
-    spec = card().model_copy(update={"structures": structures})
+def test_what_is_cut_off_by_the_image_is_partial_though_no_rule_asks() -> None:
+    labels = blocks((2, (slice(12, 20), slice(4, 10), slice(16, 24))), (4, (slice(2, 6),) * 3))
+    lung, bone = all_judged(labels)
+    told = "Left lung: touches the superior border of the field of view; 3.07 mL is a lower bound."
+    assert (lung.rule, lung.verdict, lung.reason) == ("complete", Verdict.PARTIAL, told)
+    assert (bone.structures, bone.verdict) == (("bone",), Verdict.PASS)
+
+
+def test_a_card_may_narrow_what_is_usual_or_turn_it_off_structure_by_structure() -> None:
+    labels = blocks((1, (slice(12, 20),) * 3), (4, (slice(12, 20),) * 3))
+    labels[12:20, 2:4, 2:4] = 2
+    narrowed = rule("complete", "bone", axis="right_left")
+    found = all_judged(labels, rule("complete", "body", verdict="PASS"), narrowed)
+    assert [(f.structures, f.verdict) for f in found] == [(("bone",), "PASS"), (("left_lung",), "PARTIAL")]
+
+
+def test_a_pair_by_its_codes_must_lie_on_its_sides_though_no_rule_asks() -> None:
+    swapped = lungs(slice(2, 12), slice(16, 26))
+    (found,) = (f for f in all_judged(swapped) if f.rule == "left_right")
+    assert (found.verdict, found.structures) == (Verdict.SUSPECT, ("left_lung", "right_lung"))
+    assert found.reason == "Left lung lies 28 mm right of Right lung."
+    alone = all_judged(block(2))
+    assert "left_right" not in {f.rule for f in alone}, "one kidney may well be the only one"
+    asked = rule("left_right", "left_lung", "right_lung", verdict="FAIL")
+    assert [f.verdict for f in all_judged(swapped, asked) if f.rule == "left_right"] == [Verdict.FAIL]
+
+
+def vertebrae(*keys: str, rules: tuple[Rule, ...] = ()) -> ModelSpec:
+    structures = tuple(Structure(number=n, key=key, label=key) for n, key in enumerate(keys, start=1))
+    return card(*rules).model_copy(update={"structures": structures})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wrong"),
+    [
+        ((2, 1, 3, 4), []),
+        ((0, 1, 3, 0), []),
+        ((1, 2, 3, 4), [("vertebra_t12", "vertebra_l1")]),
+        ((2, 0, 3, 4), [("vertebra_t12", "vertebra_l1", "vertebra_l2")]),
+    ],
+)
+def test_vertebrae_follow_each_other_though_no_rule_asks(
+    numbers: tuple[int, ...], wrong: list[object]
+) -> None:
+    spec = vertebrae("vertebra_l1", "vertebra_t12", "vertebra_l2", "vertebra_l3")
     volume = Volume(np.zeros(GRID, np.int16), geometry())
-    assert judge(spec, volume, block(1), {})[1] == ()
+    found = [f for f in judge(spec, volume, column(*numbers), {})[1] if f.rule == "order"]
+    assert [f.structures for f in found if f.verdict is not Verdict.PASS] == wrong
+    assert len(found) == max(len(wrong), 1)
+
+
+def test_coverage_asks_for_what_lies_between_structures_that_were_found() -> None:
+    asked = rule("coverage", "bone", given=["left_lung", "right_lung"], verdict="FAIL")
+    both = lungs(slice(16, 26), slice(2, 12))
+    (missing,) = judged(both, asked)
+    assert (missing.verdict, missing.structures) == (Verdict.FAIL, ("bone",))
+    assert missing.reason == "Bone: not found, and Left lung and Right lung were found."
+    both[2, 2, 2] = 4
+    assert judged(both, asked)[0].reason == "Bone: found, as expected."
+    assert judged(block(2), asked) == [], "the right lung was not found, so nothing is asked"
+    assert judged(block(2), rule("coverage", "bone"))[0].reason == "Bone: not found."
+
+
+def test_coverage_may_ask_for_the_extent_of_the_image() -> None:
+    shape = (30, 24, 28)  # 60 mm
+    labels = np.zeros(shape, np.uint8)
+    (missing,) = judged(labels, rule("coverage", "bone", minimum=59.0))
+    assert missing.reason == "Bone: not found, and the image spans 60 mm superior-inferior."
+    assert judged(labels, rule("coverage", "bone", minimum=61.0)) == []
+    assert judged(labels, rule("coverage", "bone", minimum=57.0, axis="right_left")) == []
+
+
+def test_what_a_structure_includes_belongs_to_it() -> None:
+    whole, core = card().structures[1], card().structures[2]
+    spec = card(rule("pieces", "left_lung", maximum=1.0)).model_copy(
+        update={"structures": (card().structures[0], whole.model_copy(update={"includes": (3,)}), core)}
+    )
+    labels = blocks((2, (slice(8, 12),) * 3))
+    labels[10, :, 8:12][8:12] = 3  # cuts the rim in two
+    labels[10, 8:12, 12:] = 3
+    found = judge(spec, Volume(np.zeros(GRID, np.int16), geometry()), labels, {})[1]
+    by = {(f.rule, f.structures): f for f in found}
+    assert by["pieces", ("left_lung",)].value == 1.0
+    sides = "touches the left border of the field of view"
+    assert sides in by["complete", ("left_lung",)].reason
+    assert sides in by["complete", ("right_lung",)].reason
+    shapes = describe_shapes(labels, geometry(), spec.structures, placed={2, 3}, counted={2})
+    inside = np.argwhere(labels > 0).mean(axis=0)
+    matrix = geometry().index_to_lps
+    np.testing.assert_allclose(shapes[2].centroid_mm, matrix[:3, :3] @ inside + matrix[:3, 3])
+
+
+def test_each_segment_has_one_verdict_with_the_gravest_reason_first() -> None:
+    spec = card()
+    findings = [
+        Finding(("body",), "complete", Verdict.PASS, "whole"),
+        Finding(("left_lung",), "complete", Verdict.PARTIAL, "cut"),
+        Finding(("left_lung", "right_lung"), "left_right", Verdict.FAIL, "swapped"),
+        Finding(("left_lung",), "volume_ml", Verdict.SUSPECT, "small"),
+        Finding(("left_lung",), "volume_ml", Verdict.SUSPECT, "small"),
+    ]
+    found = segment_verdicts(spec, findings)
+    assert list(found) == list(KEYS)
+    assert found["body"] == (Verdict.PASS, ())
+    assert found["left_lung"] == (Verdict.FAIL, ("swapped", "small", "cut"))
+    assert found["right_lung"] == (Verdict.FAIL, ("swapped",))
+    assert found["bone"] == (Verdict.PASS, ())
+
+
+def test_a_card_without_rules_is_asked_what_is_usual() -> None:
+    (found,) = all_judged(block(1))
+    assert (found.rule, found.structures, found.verdict) == ("complete", ("body",), Verdict.PASS)

@@ -44,7 +44,7 @@ class Parts:
     regions
         Channels of the answer overlap and are painted in the order of structure numbers.
     channels
-        Channel to structure number.
+        Channel to structure number; None: the usual ones, see :func:`decide`.
     reason
         Why the transforms were not translated.
     """
@@ -209,18 +209,24 @@ def decide(
     ----------
     found
         ``(channels, slices, rows, columns)``: one channel of labels, or scores, or regions of 0 and 1.
+    channels
+        Structure number of each channel. None: channel n of regions is structure n + 1, else structure n.
+
+    Raises
+    ------
+    ModelError
+        ``MODEL_OUTPUT_INVALID``: other channels or labels than the card has; ``SCORES_NOT_FINITE``.
     """
     count = found.shape[0]
+    if not all(np.isfinite(channel).all() for channel in found):
+        raise ModelError("SCORES_NOT_FINITE", "The bundle answers with values that are no numbers.")
     if regions:
-        numbers = channels or tuple(range(1, count + 1))
-        labels = np.zeros(found.shape[1:], np.uint8)
-        for number, channel in sorted(zip(numbers, range(count), strict=False)):
-            if number:
-                labels[found[channel] >= 0.5] = number
-        return labels
+        return _painted(found, channels, structures)
+    most = len(channels) if channels else structures + 1
+    if count not in (1, most):
+        raise _other_channels(count, f"{most}, background among them")
     classes = found[0] if count == 1 else found.argmax(0)
     whole = np.rint(classes).astype(np.int64)
-    most = len(channels) if channels else structures + 1
     if whole.min(initial=0) < 0 or whole.max(initial=0) >= most:
         raise ModelError(
             "MODEL_OUTPUT_INVALID",
@@ -228,6 +234,24 @@ def decide(
         )
     table = np.asarray(channels if channels else range(most), np.uint8)
     return np.ascontiguousarray(table[whole])
+
+
+def _painted(found: npt.NDArray[np.float32], channels: tuple[int, ...] | None, structures: int) -> LabelArray:
+    """Regions one over the other in the order of their numbers; channels left out are none."""
+    count, numbers = len(found), channels or tuple(range(1, structures + 1))
+    if count < len(numbers) or (channels is None and count > len(numbers)):
+        raise _other_channels(count, str(len(numbers)))
+    labels = np.zeros(found.shape[1:], np.uint8)
+    for number, channel in sorted((number, channel) for channel, number in enumerate(numbers) if number):
+        labels[found[channel] >= 0.5] = number
+    return labels
+
+
+def _other_channels(count: int, wanted: str) -> ModelError:
+    return ModelError(
+        "MODEL_OUTPUT_INVALID",
+        f"The bundle answers with {count} channels; the card knows {wanted}: name each in bundle.channels.",
+    )
 
 
 def _like(scores: Tensor, image: Any) -> Tensor:

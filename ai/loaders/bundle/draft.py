@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ai.errors import ModelError
 from ai.loaders.bundle.files import METADATA, has_regions, read_mapping, targets
 from ai.loaders.bundle.terms import licence_of
 from ai.loaders.drafts import Draft
-from ai.terminology.naming import structure_entries
+from ai.terminology.naming import Named, nested_parts, structure_entries, with_parts
 
 _CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
 _WEIGHTS = ("model.pt", "model.safetensors", "model.pth", "model.ckpt", "model.ts")
@@ -35,7 +36,7 @@ def draft(source: Path) -> Draft:
     weights = _weights(source, inference)
     files = _files(source, configuration, weights)
     warnings = _code_in(inference, files)
-    structures, channels = _structures(metadata, inference, warnings)
+    found, channels = _structures(metadata, inference, warnings)
     licence, said = licence_of(source, metadata)
     warnings += said
     name = _sentence(metadata, "name").replace("\\", " ") or source.name
@@ -51,9 +52,9 @@ def draft(source: Path) -> Draft:
         "licence": licence,
         "accepts": _accepts(metadata, warnings),
         "bundle": {"configuration": configuration, "weights": weights, **channels},
-        "structures": structures,
+        "structures": found.entries,
     }
-    return Draft(fields, files, tuple(warnings), source.name)
+    return Draft(fields, files, tuple(warnings), source.name, found.names, found.uncoded)
 
 
 def _small(path: Path) -> bytes:
@@ -123,8 +124,8 @@ def _files(source: Path, configuration: str, weights: str) -> dict[str, Path]:
 
 def _structures(
     metadata: Mapping[str, Any], inference: Mapping[str, Any], warnings: list[str]
-) -> tuple[list[dict[str, object]], dict[str, object]]:
-    """Entries of the card, and which channel each is, where that is not the usual."""
+) -> tuple[Named, dict[str, object]]:
+    """Structures of the card, and which channel each is, where that is not the usual."""
     outputs = _mapping(metadata, "network_data_format", "outputs")
     if outputs and "pred" not in outputs:
         raise ModelError(
@@ -138,17 +139,28 @@ def _structures(
         raise ModelError(
             "MODEL_KIND_UNKNOWN", f"The bundle names {len(ordered)} structures; 1 to 255 are possible."
         )
-    entries, said = structure_entries({n: names[channel] for n, channel in enumerate(ordered, start=1)})
-    warnings += said
+    found = structure_entries({n: names[channel] for n, channel in enumerate(ordered, start=1)})
     if regions and len(ordered) > 1:
-        order = ", ".join(names[channel] for channel in ordered)
-        warnings.append(
-            f"regions may overlap and are painted in this order, the last on top: {order}; check it"
-        )
+        parts = nested_parts(found.names)
+        found = replace(found, entries=with_parts(found.entries, parts))
+        warnings.append(_overlap(found.names, parts))
     usual = [n if regions else n + 1 for n in range(len(ordered))]
     if ordered == usual:
-        return entries, {}
-    return entries, {"channels": {channel: n for n, channel in enumerate(ordered, start=1)}}
+        return found, {}
+    return found, {"channels": {channel: n for n, channel in enumerate(ordered, start=1)}}
+
+
+def _overlap(names: Mapping[int, str], parts: Mapping[int, list[int]]) -> str:
+    """What a person must know of regions that share voxels."""
+    order = f"regions are painted in this order, the last on top: {', '.join(names.values())}; "
+    nested = {number for number, inner in parts.items() for number in (number, *inner)}
+    loose = [name for number, name in names.items() if number not in nested]
+    if not loose:
+        return f"{order}each includes those after it; check it"
+    return (
+        f"{order}{', '.join(loose)} may overlap the others, and nothing says which holds which: where two "
+        "are found, only the later one is kept; write includes if one holds the other"
+    )
 
 
 def _names(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import monai.inferers
+from pydantic import ValidationError
 
 from ai.loaders.bundle.after import POSTPROCESSING, After, output_of
 from ai.loaders.bundle.arguments import Arguments, NotTranslatable, need, one
@@ -21,9 +22,45 @@ from ai.model.recipe import Grid, Recipe, Tiles
 def translate(config: BundleConfig, channels: int) -> Recipe:
     """The recipe of a bundle for images of that many channels.
 
-    ``output.channels`` is left to the card. Raises NotTranslatable with the first transform that has no
-    counterpart, and ModelError MODEL_CONFIG_INVALID where MONAI cannot read an argument.
+    ``output.channels`` is left to the card, and ``after`` names channels, which the bundle's labels are.
+
+    Raises NotTranslatable with the first transform that has no counterpart, and ModelError
+    MODEL_CONFIG_INVALID where MONAI cannot read an argument.
     """
+    try:
+        return _translated(config, channels)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in wrong["loc"])
+        raise NotTranslatable(f"a recipe cannot say it ({place or error.title}: {wrong['msg']})") from error
+
+
+def renumbered(recipe: Recipe, channels: Mapping[int, int]) -> Recipe:
+    """The recipe with structure numbers in ``after``, where it names channels.
+
+    Parameters
+    ----------
+    channels
+        Structure number by channel; empty: they are the same.
+
+    Raises NotTranslatable where what is done to each of two channels is not what is done to their union.
+    """
+    if not channels or not recipe.after:
+        return recipe
+    named = [number for number in channels.values() if number]
+    need(
+        len(set(named)) == len(named) and not channels.get(0),
+        "labels are changed one by one, and several channels, or the background, become a structure",
+    )
+    kept = []
+    for keep in recipe.after:
+        numbers = tuple(channels[label] for label in keep.structures if channels.get(label))
+        if numbers or not keep.structures:
+            kept.append(keep.model_copy(update={"structures": numbers}))
+    return recipe.model_copy(update={"after": tuple(kept)})
+
+
+def _translated(config: BundleConfig, channels: int) -> Recipe:
     parser = config.parser("cpu")
     before = Before(channels)
     for call in calls(parser, "preprocessing"):

@@ -23,6 +23,16 @@ _TERMS = {
     "non-commercial": ("CC-BY-NC-4.0", "no"),
 }
 _CHECKPOINT = "checkpoint_final.pth"
+_NAMES = {
+    "annulus": "aortic_annulus",
+    "annulus_proper": "aortic_annulus",
+    "bridge": "dental_bridge",
+    "crown": "dental_crown",
+    "implant": "dental_implant",
+    "sinotubular_junction": "aortic_sinotubular_junction",
+    "ventricle": "brain_ventricle",
+}
+"""Classes whose names say too little outside of their task."""
 
 
 def draft_task(task: str, source: Path) -> Draft:
@@ -57,9 +67,10 @@ def card_fields(task: str, weights_folder: Path) -> Draft:
             "`totalseg_download_weights` puts them there.",
         )
     folds = {name: _folds(weights_folder / name, wanted) for name, wanted in parts.items()}
-    structures, warnings = structure_entries(dict(enumerate(entry.classes, start=1)))
-    fields, files = _fields(task, entry, folds, structures), _files(weights_folder, folds)
-    return Draft(fields, files, tuple(warnings), f"totalsegmentator-{task}")
+    found = structure_entries({n: _NAMES.get(name, name) for n, name in enumerate(entry.classes, start=1)})
+    fields, files = _fields(task, entry, folds, found.entries), _files(weights_folder, folds)
+    names = dict(enumerate(entry.classes, start=1))
+    return Draft(fields, files, (), f"totalsegmentator-{task}", names, found.uncoded)
 
 
 def results_folder(entry: Task, network: Network) -> str:
