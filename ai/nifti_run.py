@@ -17,6 +17,7 @@ from ai.geometry import VolumeGeometry
 from ai.model import ModelSpec, Predictor, Progress, check_input, check_output
 from ai.nifti_image import NiftiImage, read_nifti_image, write_labels
 from ai.pipeline import RunOptions, Stages, judge
+from ai.quality import segment_verdicts
 from ai.record import model_row, segment_row
 from ai.volume import LabelArray
 
@@ -69,8 +70,11 @@ def run_nifti(
         check_output(spec, image.channels[0], prediction.labels)
     with clock.stage("measure"):
         measurements, quality = judge(spec, image.channels[0], prediction.labels, prediction.confidence)
+    verdicts = segment_verdicts(spec, quality)
     run: dict[str, object] = {
-        "segments": [segment_row(m, image.channels[0].unit) for m in measurements],
+        "segments": [
+            segment_row(m, image.channels[0].unit, *verdicts[m.structure.key]) for m in measurements
+        ],
         "quality": [finding.to_dict() for finding in quality],
         "source": {"files": [path.name for path in files]},
         "geometry": _geometry_row(image),

@@ -2,52 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ai.measure import Measurement
-from ai.quality import Verdict
+from ai.model import ModelSpec
+from ai.quality import Finding, Verdict
 from ai.results.context import ResultContext
 
 RESEARCH_USE = "Research use only. Not for diagnosis."
 _MOST_MAGNIFIED = 100.0
+_MOST_LISTED = 12
+"""Structures or findings that one comment lists; their groups tell all."""
 
 
 def summary(context: ResultContext) -> tuple[str, ...]:
-    """What was found, what is wrong with it, geometry, notes, the labels, the intended use; in this order."""
+    """The summary, what is wrong, geometry, notes, meaning of the labels, limits, use; in this order."""
     spec = context.spec
-    found = [f"{m.structure.label} {_size(m)}" for m in context.measurements if m.found]
-    missing = [m.structure.label for m in context.measurements if not m.found]
-    sentences = [f"{spec.title} {spec.version}."]
-    on_detector = context.series.volume.geometry.is_projection
-    where = " (areas on the detector)" if on_detector else ""
-    sentences.append(f"Found: {', '.join(found)}{where}." if found else "None of the structures was found.")
-    if missing:
-        sentences.append(f"Looked for and not found: {', '.join(missing)}.")
-    if context.revision > 1:
-        count = len(context.series.volume.geometry.sop_instance_uids)
-        sentences.append(
-            f"Revision {context.revision} of this series, with {count} images: "
-            "it replaces every earlier result."
-        )
     geometry = context.series.volume.geometry
     verdict = ", ".join(dict.fromkeys((str(geometry.verdict), geometry.code)))
     notes = [note.text for note in dict.fromkeys(context.series.notes) if note not in geometry.notes]
     meanings = [f"{s.label}: {s.description}." for s in spec.structures if s.description]
     return (
-        " ".join(sentences),
+        " ".join(_found(context)),
         *_quality(context),
         f"Geometry of the source: {verdict}. {geometry.reason}",
         *notes,
         *filter(None, (_magnification(context), " ".join(meanings))),  # text must not be empty
-        RESEARCH_USE,
+        *terms(spec),
     )
 
 
+def terms(spec: ModelSpec) -> tuple[str, ...]:
+    """What a reader must know of the model: its limits, whom to name, research use, what it is made for."""
+    limits = " ".join(_sentence(limit) for limit in spec.limits)
+    attribution = spec.licence.attribution.strip()
+    use = spec.intended_use.strip()
+    return (
+        *([f"Limits of {spec.title} {spec.version}: {limits}"] if limits else []),
+        *([f"Attribution: {attribution}"] if attribution else []),
+        " ".join([RESEARCH_USE, *([f"Intended use: {_sentence(use)}"] if use else [])]),
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of a list, and how many more there are."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _found(context: ResultContext) -> list[str]:
+    """The sentences of the summary: the state of the run first."""
+    name = f"{context.spec.title} {context.spec.version}"
+    found = [m for m in context.measurements if m.found]
+    skipped = [m for m in context.measurements if m.structure.number in context.not_evaluated and not m.found]
+    missing = [m for m in context.measurements if not m.found and m not in skipped]
+    where = " (areas on the detector)" if context.series.volume.geometry.is_projection else ""
+    if found:
+        sizes = listed([f"{m.structure.label} {_size(m)}" for m in found])
+        count = f"{len(found)} of {len(context.measurements)} structures"
+        sentences = [f"{name}: completed, {count} found.", f"Found: {sizes}{where}."]
+    else:
+        sentences = [f"{name}: completed, nothing found.", "None of the structures was found."]
+    if missing:
+        sentences.append(f"Looked for and not found: {_labels(missing)}.")
+    if skipped:
+        sentences.append(f"Not evaluated: {_labels(skipped)}.")
+    if context.revision > 1:
+        count = str(len(context.series.volume.geometry.sop_instance_uids))
+        sentences.append(
+            f"Revision {context.revision} of this series, with {count} images: "
+            "it replaces every earlier result."
+        )
+    return sentences
+
+
+def _labels(measurements: Sequence[Measurement]) -> str:
+    return listed([m.structure.label for m in measurements])
+
+
 def _quality(context: ResultContext) -> list[str]:
-    """Each quality rule that was not kept, and how many were; nothing where the card has none."""
-    told = [f"Quality {f.verdict}. {f.reason}" for f in context.quality if f.verdict is not Verdict.PASS]
-    passed = len(context.quality) - len(told)
+    """The quality checks that failed, the gravest first, and how many did not."""
+    gravity = tuple(Verdict)
+    wrong = [f for f in context.quality if f.verdict is not Verdict.PASS]
+    wrong.sort(key=lambda finding: gravity.index(finding.verdict), reverse=True)
+    told = [_finding(f) for f in wrong[:_MOST_LISTED]]
+    if len(wrong) > _MOST_LISTED:
+        told.append(f"{len(wrong) - _MOST_LISTED} more quality findings: see the structures.")
+    passed = len(context.quality) - len(wrong)
     if passed:
         told.append(f"Quality checks passed: {passed} of {len(context.quality)}.")
     return told
+
+
+def _finding(finding: Finding) -> str:
+    return f"Quality {finding.verdict}. {finding.reason}"
+
+
+def _sentence(words: str) -> str:
+    """Words with a full stop at their end."""
+    words = words.strip()
+    return words if words.endswith((".", "!", "?")) else f"{words}."
 
 
 def _size(measurement: Measurement) -> str:

@@ -34,6 +34,30 @@ def test_volume_and_statistics_equal_those_of_numpy() -> None:
         assert (result.intensity.minimum, result.intensity.maximum) == (inside.min(), inside.max())
 
 
+def test_a_structure_has_the_voxels_of_those_that_it_includes_too() -> None:
+    random = np.random.default_rng(8)
+    voxels = random.integers(-1000, 3000, (7, 9, 11)).astype(np.int16)
+    labels = random.integers(0, 4, voxels.shape).astype(np.uint8)
+    whole = Structure(number=1, key="bone", label="whole", includes=(2, 3))
+    result = measure(volume(voxels), labels, [whole])[0]
+    inside = voxels[labels > 0].astype(np.float64)
+    assert result.voxel_count == inside.size
+    assert result.volume_ml == pytest.approx(inside.size * 2.5 * 0.8 * 0.5 / 1000)
+    assert result.intensity is not None
+    assert result.intensity.mean == pytest.approx(inside.mean())
+    assert result.intensity.sd == pytest.approx(inside.std())
+    assert (result.intensity.minimum, result.intensity.maximum) == (inside.min(), inside.max())
+
+
+def test_a_structure_of_which_only_a_part_was_found_is_found() -> None:
+    labels = np.full((2, 3, 4), 2, np.uint8)
+    whole = Structure(number=1, key="bone", label="whole", includes=(2,))
+    result = measure(volume(np.full((2, 3, 4), 7, np.int16)), labels, [whole])[0]
+    assert (result.found, result.voxel_count) == (True, 24)
+    assert result.intensity is not None
+    assert (result.intensity.mean, result.intensity.sd, result.intensity.minimum) == (7.0, 0.0, 7.0)
+
+
 def test_each_unevenly_spaced_slice_counts_half_way_to_its_neighbours() -> None:
     origins_mm = np.outer([0.0, 1.0, 4.0], [0.0, 0.0, 1.0])
     matrix = np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])

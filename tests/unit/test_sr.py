@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -13,15 +13,29 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from ai.errors import ResultMismatch
 from ai.geometry import Note, NoteCode
-from ai.results.context import ResultContext
+from ai.measure import measure
+from ai.profile import Profile
+from ai.quality import Finding, Verdict
+from ai.results.context import Predecessor, ResultContext
 from ai.results.encode import encode
-from ai.results.seg import build_seg
+from ai.results.seg import build_segs
 from ai.results.sr import build_sr
-from ai.results.sr_measurements import decimal_string
+from ai.results.sr_items import decimal_string
 from ai.results.summary import RESEARCH_USE, summary
 from tests.runs import torso_run
+from tests.sr_tree import comments, evaluations, groups, items, name, named, numbers, text
 
 METAL = 5
+SMALL = {"shape": (6, 32, 40), "spacing_mm": (30, 10, 9)}
+
+
+def headers(run: ResultContext) -> list[Dataset]:
+    return [seg.header for seg in build_segs(run)]
+
+
+def report_of(run: ResultContext) -> Dataset:
+    """The report as a reader gets it."""
+    return dcmread(BytesIO(encode(build_sr(run, headers(run)), run.software_version)))
 
 
 @pytest.fixture(scope="module")
@@ -31,39 +45,17 @@ def run() -> ResultContext:
 
 @pytest.fixture(scope="module")
 def seg(run: ResultContext) -> Dataset:
-    return build_seg(run)
+    return headers(run)[0]
 
 
 @pytest.fixture(scope="module")
-def report(run: ResultContext, seg: Dataset) -> Dataset:
-    return dcmread(BytesIO(encode(build_sr(run, [seg]), run.software_version)))
+def report(run: ResultContext) -> Dataset:
+    return report_of(run)
 
 
-def items(node: Dataset) -> Iterator[Dataset]:
-    """Every content item below a node, in the order of reading."""
-    for item in node.get("ContentSequence", ()):
-        yield item
-        yield from items(item)
-
-
-def named(node: Dataset, value: str) -> list[Dataset]:
-    """The items whose concept name has this code value."""
-    return [i for i in items(node) if "ConceptNameCodeSequence" in i and _name(i).get("CodeValue") == value]
-
-
-def groups(report: Dataset) -> list[Dataset]:
-    return named(report, "125007")
-
-
-def text(node: Dataset, value: str) -> str:
-    (item,) = named(node, value)
-    return str(item.get("TextValue") or item.get("UID"))
-
-
-def _name(item: Dataset) -> Dataset:
-    name = item.ConceptNameCodeSequence[0]
-    assert isinstance(name, Dataset)
-    return name
+@pytest.fixture(scope="module")
+def small() -> ResultContext:
+    return torso_run(**SMALL, without=(METAL,))  # type: ignore[arg-type]
 
 
 def test_each_group_refers_to_the_segment_that_tracks_the_same_thing(seg: Dataset, report: Dataset) -> None:
@@ -77,18 +69,143 @@ def test_each_group_refers_to_the_segment_that_tracks_the_same_thing(seg: Datase
         assert text(group, "112040") == segment.TrackingUID
 
 
+@pytest.mark.parametrize("segmentation", ["binary", "label_map"])
+def test_structures_refer_to_whichever_object_has_them(small: ResultContext, segmentation: str) -> None:
+    run = replace(small, profile=Profile(segmentation=segmentation, maximum_segments=2))  # type: ignore[arg-type]
+    segs = headers(run)
+    report = build_sr(run, segs)
+    by_uid = {seg.SOPInstanceUID: seg for seg in segs}
+    cited = []
+    for group in groups(report)[:4]:
+        reference = named(group, "121191")[0].ReferencedSOPSequence[0]
+        seg = by_uid[reference.ReferencedSOPInstanceUID]
+        assert reference.ReferencedSOPClassUID == seg.SOPClassUID
+        (segment,) = [s for s in seg.SegmentSequence if s.SegmentNumber == reference.ReferencedSegmentNumber]
+        assert segment.TrackingUID == text(group, "112040")
+        cited.append(seg.SOPInstanceUID)
+    assert set(cited) <= set(by_uid)
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[-1]
+    assert [i.ReferencedSOPInstanceUID for i in evidence.ReferencedSOPSequence] == list(by_uid)
+
+
 def test_a_structure_not_found_is_said_to_be_absent_and_has_no_measurement(report: Dataset) -> None:
-    assert len(groups(report)) == 5
     metal = groups(report)[4]
-    assert [i.ConceptCodeSequence[0].CodeValue for i in named(metal, "121052")] == ["272519000"]
+    assert evaluations(metal) == {"Presence of property": "Absent"}
     assert [i for i in items(metal) if i.ValueType in ("NUM", "IMAGE")] == []
 
 
-def test_a_run_that_found_nothing_still_has_a_report_that_says_so(run: ResultContext, seg: Dataset) -> None:
-    measurements = tuple(replace(m, voxel_count=0, volume_ml=0, intensity=None) for m in run.measurements)
-    report = build_sr(replace(run, measurements=measurements), [seg])
-    assert len(named(report, "121052")) == 5
-    assert "None of the structures was found." in str(named(report, "121106")[0].TextValue)
+def test_a_structure_without_an_empty_segment_is_absent_all_the_same(small: ResultContext) -> None:
+    run = replace(small, profile=Profile(absent="report"))
+    assert len(headers(run)[0].SegmentSequence) == 4
+    metal = groups(report_of(run))[4]
+    assert evaluations(metal) == {"Presence of property": "Absent"}
+    assert text(metal, "112039").endswith("Metal implant")
+
+
+def test_a_structure_that_nobody_looked_for_is_not_evaluated(small: ResultContext) -> None:
+    report = report_of(replace(small, not_evaluated=frozenset({METAL})))
+    assert evaluations(groups(report)[4]) == {"Presence of property": "Not Evaluated"}
+    assert "Not evaluated: Metal implant." in comments(report)[0]
+    assert "Looked for and not found" not in comments(report)[0]
+
+
+def test_a_structure_at_the_edge_of_the_field_of_view_is_incomplete_and_partial(small: ResultContext) -> None:
+    reason = "Left lung: touches the superior border of the field of view; 9 mL is a lower bound."
+    findings = (
+        Finding(("body",), "complete", Verdict.PASS, "Body: within the field of view."),
+        Finding(("left_lung",), "complete", Verdict.PARTIAL, reason),
+        Finding(("left_lung", "right_lung"), "left_right", Verdict.SUSPECT, "The lungs differ."),
+    )
+    report = report_of(replace(small, quality=findings))
+    body, left, right, bone, metal, pair = groups(report)
+    assert evaluations(body) == {"Presence of property": "Present", "Quality Assessment": "PASS"}
+    assert evaluations(left) == {
+        "Presence of property": "Present",
+        "Quality Finding": "Anatomy coverage incomplete",
+        "Quality Assessment": "SUSPECT",
+    }
+    assert [str(i.TextValue) for i in named(left, "121106")] == ["The lungs differ.", reason]
+    assert evaluations(right)["Quality Assessment"] == "SUSPECT"
+    assert evaluations(bone) == {"Presence of property": "Present"}  # nothing was asked of it
+    assert evaluations(metal) == {"Presence of property": "Absent"}
+    assert evaluations(pair) == {"Quality Finding": "Anatomy coverage incomplete"}
+    assert text(pair, "121106").endswith("Left lung touches the edge of the field of view.")
+    told = comments(report)[1:4]
+    assert told == [
+        "Quality SUSPECT. The lungs differ.",
+        f"Quality PARTIAL. {reason}",
+        "Quality checks passed: 1 of 3.",
+    ]
+
+
+def test_numbers_are_those_that_were_measured_with_units_and_modifiers(
+    run: ResultContext, report: Dataset
+) -> None:
+    left = run.measurements[1]
+    assert left.intensity is not None
+    assert left.reach is not None
+    right_left, anterior_posterior, superior_inferior = left.reach.extents_mm
+    expected = {
+        ("Volume", "Sum of segmented voxel method for volume"): (left.volume_ml, "mL"),
+        ("Attenuation Coefficient", "Mean"): (left.intensity.mean, "[hnsf'U]"),
+        ("Attenuation Coefficient", "Standard Deviation"): (left.intensity.sd, "[hnsf'U]"),
+        ("Attenuation Coefficient", "Minimum"): (left.intensity.minimum, "[hnsf'U]"),
+        ("Attenuation Coefficient", "Maximum"): (left.intensity.maximum, "[hnsf'U]"),
+        ("Diameter", "Outline in one axial plane", "Maximum"): (left.reach.longest_axial_diameter_mm, "mm"),
+        ("Width", "Bounding box, patient axis right to left"): (right_left, "mm"),
+        ("Depth", "Bounding box, patient axis anterior to posterior"): (anterior_posterior, "mm"),
+        ("Height", "Bounding box, patient axis superior to inferior"): (superior_inferior, "mm"),
+    }
+    found = numbers(groups(report)[1])
+    assert list(found) == list(expected)
+    for key, (value, unit) in expected.items():
+        assert found[key] == (pytest.approx(value, abs=1e-6), unit)
+
+
+def test_attenuation_is_told_of_hounsfield_units_only(small: ResultContext) -> None:
+    volume = replace(small.series.volume, unit="")
+    series = replace(small.series, volume=volume)
+    for key in ("datasets", "input_digest"):
+        series.__dict__[key] = small.series.__dict__[key]
+    found = numbers(groups(report_of(replace(small, series=series)))[1])
+    assert [key[0] for key in found] == ["Volume", "Diameter", "Width", "Depth", "Height"]
+
+
+def test_a_pair_has_difference_and_ratio_of_left_and_right(run: ResultContext, report: Dataset) -> None:
+    pair = groups(report)[5]
+    left, right = (run.measurements[i].volume_ml for i in (1, 2))
+    assert numbers(pair) == {
+        ("Volume, left minus right",): (pytest.approx(left - right, abs=1e-6), "mL"),
+        ("Ratio", "Left divided by right"): (pytest.approx(left / right, abs=1e-6), "{ratio}"),
+    }
+    (site,) = named(pair, "363698007")
+    assert site.ConceptCodeSequence[0].CodeMeaning == "Lung"
+    assert site.ContentSequence[0].ConceptCodeSequence[0].CodeMeaning == "Bilateral"
+    assert text(pair, "112040") not in run.identity.tracking_uids.values()
+    assert text(pair, "121106").startswith(f"Left lung {left:.1f} mL, Right lung {right:.1f} mL: left minus")
+
+
+def test_a_structure_is_measured_with_those_that_it_includes(small: ResultContext) -> None:
+    structures = list(small.spec.structures)
+    structures[0] = structures[0].model_copy(update={"includes": (2, 3)})
+    spec = small.spec.model_copy(update={"structures": tuple(structures)})
+    measured = measure(small.series.volume, small.labels, spec.structures)
+    run = replace(small, spec=spec, measurements=measured)
+    voxels = int(np.isin(small.labels, (1, 2, 3)).sum())
+    volume = numbers(groups(report_of(run))[0])[("Volume", "Sum of segmented voxel method for volume")]
+    assert volume[0] == pytest.approx(voxels * 30 * 10 * 9 / 1000)
+
+
+@pytest.mark.parametrize("absent", ["segment", "report"])
+def test_a_run_that_found_nothing_says_so_first(small: ResultContext, absent: str) -> None:
+    labels = np.zeros_like(small.labels)
+    measured = measure(small.series.volume, labels, small.spec.structures)
+    profile = Profile(absent=absent)  # type: ignore[arg-type]
+    report = report_of(replace(small, labels=labels, measurements=measured, profile=profile))
+    assert comments(report)[0].startswith(
+        "CT tissue 1.0.0: completed, nothing found. None of the structures was found."
+    )
+    assert [evaluations(g) for g in groups(report)] == [{"Presence of property": "Absent"}] * 5
 
 
 def test_both_lungs_have_their_side(report: Dataset) -> None:
@@ -134,29 +251,57 @@ def test_identity_time_and_state_are_those_of_the_run(run: ResultContext, report
     assert report.VerificationFlag == "UNVERIFIED"
     assert report.ContentDate == report.SeriesDate == report.InstanceCreationDate == "20260304"
     assert (report.PatientName, report.AccessionNumber) == ("TEST^SERIES1", "ACC1")
+    assert "PredecessorDocumentsSequence" not in report
+
+
+def test_a_report_names_the_one_that_it_replaces_for_its_own_profile(small: ResultContext) -> None:
+    before = Predecessor("1.2", "1.2.3", Comprehensive3DSRStorage, "1.2.3.4")
+    report = report_of(replace(small, revision=2, predecessors={"": before}))
+    (study,) = report.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (document,) = series.ReferencedSOPSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == ("1.2", "1.2.3")
+    assert document.ReferencedSOPClassUID == Comprehensive3DSRStorage
+    assert document.ReferencedSOPInstanceUID == "1.2.3.4"
+    other = report_of(replace(small, profile=Profile(absent="report"), predecessors={"": before}))
+    assert "PredecessorDocumentsSequence" not in other
 
 
 def test_the_text_comes_before_the_measurements_and_ends_with_the_intended_use() -> None:
     notes = (Note(NoteCode.IDENTITY_DERIVED, "The patient identity was derived."),)
     run = torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9), without=(METAL,), notes=notes)
-    report = build_sr(run, [build_seg(run)])
-    comments = [str(i.TextValue) for i in named(report, "121106")]
-    assert comments == [*summary(run)]
-    assert comments[0].startswith("CT tissue 1.0.0. Found: Body ")
-    assert comments[0].endswith("Looked for and not found: Metal implant.")
-    assert comments[1].startswith("Geometry of the source: ACCEPTED. One regular volume: 6 slices of 32 × 40")
-    assert comments[1].endswith("The patient identity was derived.")
-    assert comments[2].startswith("Body: Everything inside the skin that is none of the other segments.")
-    assert comments[3:] == [RESEARCH_USE]
-    order = [_name(i).CodeMeaning for i in report.ContentSequence]
+    report = report_of(run)
+    told = comments(report)
+    assert told == [*summary(run)]
+    assert told[0].startswith("CT tissue 1.0.0: completed, 4 of 5 structures found. Found: Body ")
+    assert told[0].endswith("Looked for and not found: Metal implant.")
+    assert told[1].startswith("Geometry of the source: ACCEPTED. One regular volume: 6 slices of 32 × 40")
+    assert told[1].endswith("The patient identity was derived.")
+    assert told[2].startswith("Body: Everything inside the skin that is none of the other segments.")
+    assert told[3].startswith("Limits of CT tissue 1.0.0: Dense disease of the lung")
+    assert told[4:] == [f"{RESEARCH_USE} Intended use: {run.spec.intended_use}"]
+    order = [name(i).CodeMeaning for i in report.ContentSequence]
+    assert order[8] == "Summary"  # after language, observer and procedure, which are no CONTAINS
     assert order.index("Comment") < order.index("Image Library") < order.index("Imaging Measurements")
 
 
-def test_a_source_with_missing_and_odd_patient_attributes_still_gets_a_report() -> None:
-    run = torso_run(
-        shape=(6, 32, 40), spacing_mm=(30, 10, 9), AccessionNumber=None, StudyID=None, PatientSex="X"
+def test_whom_the_terms_ask_to_name_is_named(small: ResultContext) -> None:
+    licence = small.spec.licence.model_copy(update={"attribution": "Data by A. Doe, CC BY 4.0"})
+    spec = small.spec.model_copy(update={"licence": licence, "limits": (), "intended_use": ""})
+    assert summary(replace(small, spec=spec))[-2:] == (
+        "Attribution: Data by A. Doe, CC BY 4.0",
+        RESEARCH_USE,
     )
-    report = build_sr(run, [build_seg(torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9)))])
+
+
+def test_of_many_structures_the_summary_lists_a_few(small: ResultContext) -> None:
+    many = tuple(m for m in small.measurements if m.found) * 6
+    assert summary(replace(small, measurements=many))[0].endswith(" and 12 more.")
+
+
+def test_a_source_with_missing_and_odd_patient_attributes_still_gets_a_report(small: ResultContext) -> None:
+    run = torso_run(**SMALL, AccessionNumber=None, StudyID=None, PatientSex="X")  # type: ignore[arg-type]
+    report = build_sr(run, headers(small))
     assert (report.AccessionNumber, report.PatientSex) == (None, "X")
 
 
@@ -185,8 +330,7 @@ def test_numbers_are_plain_decimals_of_at_most_16_characters(value: float, expec
     assert len(expected) <= 16
 
 
-def test_a_later_revision_says_that_it_replaces_earlier_results() -> None:
-    run = replace(torso_run(shape=(6, 32, 40), spacing_mm=(30, 10, 9)), revision=2)
-    report = build_sr(run, [build_seg(run)])
-    assert report.SeriesDescription == "AI CT tissue table rev 2 (RUO)"
+def test_a_later_revision_says_that_it_replaces_earlier_results(small: ResultContext) -> None:
+    run = replace(small, revision=2)
+    assert report_of(run).SeriesDescription == "AI CT tissue table rev 2 (RUO)"
     assert "Revision 2 of this series, with 6 images: it replaces every earlier result." in summary(run)[0]

@@ -1,63 +1,33 @@
-"""Measurements on a label map: volumes or areas, intensity statistics, overlap with a reference."""
+"""Measurements on a label map: sizes, intensity statistics, overlap with a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ai.measure.extents import Outlines, Reach
+from ai.measure.pairs import Pair, found_pairs
+from ai.measure.sizes import Measurement, Statistics
 from ai.model import Structure
 from ai.volume import LabelArray, Volume
 
+__all__ = ["Measurement", "Pair", "Reach", "Statistics", "dice", "found_pairs", "measure"]
+
 _NUMBERS = 256  # a label map is uint8
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Intensity inside a structure, in the unit of the volume (HU for CT); sd is the population SD."""
-
-    mean: float
-    sd: float
-    minimum: float
-    maximum: float
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured of one structure.
-
-    Attributes
-    ----------
-    volume_ml
-        0 in a projection image, which has no depth.
-    intensity
-        None when nothing was found.
-    area_mm2
-        In the plane of the detector, of a projection image; None of a volume.
-    """
-
-    structure: Structure
-    voxel_count: int
-    volume_ml: float
-    intensity: Statistics | None
-    area_mm2: float | None = None
-
-    @property
-    def found(self) -> bool:
-        """Whether any voxel carries the structure's number."""
-        return self.voxel_count > 0
 
 
 def measure(volume: Volume, labels: LabelArray, structures: Sequence[Structure]) -> tuple[Measurement, ...]:
     """Measure every structure of the card, found or not, in the card's order.
 
-    Volume is the number of voxels times the volume of one (IBSI YEKZ, "approximate volume"), which differs
-    from slice to slice where slices are unevenly spaced. Of a projection image it is the area that is
-    measured, the number of pixels times the area of one. The volume is passed through once, slice by slice,
-    in float64; squares are taken about each slice's mean and merged (Chan, Golub and LeVeque 1979), so a
-    large offset costs no precision.
+    A structure is every voxel with its own number, or with one that it includes. Volume is the number of
+    voxels times the volume of one (IBSI YEKZ, "approximate volume"), which differs from slice to slice where
+    slices are unevenly spaced. Of a projection image it is the area that is measured, the number of pixels
+    times the area of one. The volume is passed through once, slice by slice, in float64; squares are taken
+    about each slice's mean and merged (Chan, Golub and LeVeque 1979), so a large offset costs no precision.
+    Diameter and extents: see :mod:`ai.measure.extents`.
 
     Parameters
     ----------
@@ -71,14 +41,21 @@ def measure(volume: Volume, labels: LabelArray, structures: Sequence[Structure])
     """
     if labels.shape != volume.voxels.shape:
         raise ValueError(f"the label map is {labels.shape}, the volume {volume.voxels.shape}")
-    voxels_ml = volume.geometry.voxel_volumes_ml
-    tally = _Tally()
-    for plane, numbers, voxel_ml in zip(volume.voxels, labels, voxels_ml, strict=True):
-        tally.add(plane, numbers, voxel_ml / voxels_ml[0])
-    measured = tuple(tally.measurement(structure, voxels_ml[0]) for structure in structures)
-    if not volume.geometry.is_projection:
+    geometry = volume.geometry
+    voxels_ml = geometry.voxel_volumes_ml
+    tally, outlines = _Tally(), Outlines(geometry)
+    for index, (plane, numbers) in enumerate(zip(volume.voxels, labels, strict=True)):
+        tally.add(plane, numbers, voxels_ml[index] / voxels_ml[0])
+        if not geometry.is_projection:
+            outlines.add(index, numbers)
+    reaches = outlines.reaches([structure.numbers for structure in structures])
+    measured = tuple(
+        replace(tally.measurement(structure, voxels_ml[0]), reach=reach)
+        for structure, reach in zip(structures, reaches, strict=True)
+    )
+    if not geometry.is_projection:
         return measured
-    pixel_mm2 = volume.geometry.pixel_area_mm2
+    pixel_mm2 = geometry.pixel_area_mm2
     return tuple(replace(m, volume_ml=0.0, area_mm2=m.voxel_count * pixel_mm2) for m in measured)
 
 
@@ -129,14 +106,19 @@ class _Tally:
 
     def measurement(self, structure: Structure, voxel_ml: float) -> Measurement:
         """The result for one structure; ``voxel_ml`` is the volume of a voxel of the first slice."""
-        n = structure.number
-        count = int(self.count[n])
+        numbers = list(dict.fromkeys(structure.numbers))
+        each = self.count[numbers]
+        count = int(each.sum())
         if count == 0:
             return Measurement(structure, 0, 0.0, None)
+        mean = float(each @ self.mean[numbers]) / count
+        apart = self.mean[numbers] - mean
+        squares = float(self.squares[numbers].sum() + each @ apart**2)
         statistics = Statistics(
-            mean=float(self.mean[n]),
-            sd=float(np.sqrt(self.squares[n] / count)),
-            minimum=float(self.minimum[n]),
-            maximum=float(self.maximum[n]),
+            mean=mean,
+            sd=float(np.sqrt(squares / count)),
+            minimum=float(self.minimum[numbers].min()),
+            maximum=float(self.maximum[numbers].max()),
         )
-        return Measurement(structure, count, float(self.extent[n]) * float(voxel_ml), statistics)
+        volume_ml = float(self.extent[numbers].sum()) * float(voxel_ml)
+        return Measurement(structure, count, volume_ml, statistics)
