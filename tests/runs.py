@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.geometry import FrameRef, Note, Part, VolumeGeometry
 from ai.measure import measure
 from ai.model import find_card
 from ai.results.context import ResultContext, derive_identity
+from ai.results.seg import build_segs, plan_segs
+from ai.results.verify import verify_segmentations
 from ai.volume import ImageSeries, LabelArray, Volume
 from tests import builders
 
@@ -37,6 +41,17 @@ def run_of(series: ImageSeries, labels: LabelArray) -> ResultContext:
         series_number_base=9000,
         software_version="1.2.3",
     )
+
+
+def build_seg(context: ResultContext) -> Dataset:
+    """The Segmentation of a run that gives one only, read back from its file."""
+    (seg,) = build_segs(context)
+    return dcmread(BytesIO(seg.content))
+
+
+def verify_seg(encoded: bytes, context: ResultContext) -> None:
+    """Check the only SEG of a run; raises ResultMismatch."""
+    verify_segmentations(list(zip(plan_segs(context), [encoded], strict=True)), context)
 
 
 def torso_run(

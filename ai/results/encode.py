@@ -14,8 +14,12 @@ IMPLEMENTATION_CLASS_UID = UID("2.25.243268069127379831809711784615966381033")
 _SHORT_STRING = 16  # PS3.5 6.2, VR SH
 
 
-def encode(dataset: Dataset, software_version: str) -> bytes:
-    """Encode as Explicit VR Little Endian with our own file meta information.
+def encode(
+    dataset: Dataset, software_version: str, transfer_syntax_uid: UID = ExplicitVRLittleEndian
+) -> bytes:
+    """Encode in Explicit VR Little Endian with our own file meta information.
+
+    Another transfer syntax only names how pixels are coded: they are so already, or the caller adds them.
 
     The preamble is zeros. The version name is ``AIGW_`` and the software version. The data set given is
     not changed; the same data set gives the same bytes.
@@ -24,7 +28,7 @@ def encode(dataset: Dataset, software_version: str) -> bytes:
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = transfer_syntax_uid
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = f"AIGW_{software_version}"[:_SHORT_STRING]
     file = Dataset()

@@ -12,9 +12,10 @@ from ai.profile import Profile
 from ai.results.context import ResultContext, ResultKind
 from ai.results.encode import encode
 from ai.results.overview import build_overview
+from ai.results.rtstruct import build_rtstruct
 from ai.results.seg import SegObject, build_segs
 from ai.results.sr import build_sr
-from ai.results.verify import verify_segmentation
+from ai.results.verify import verify_segmentations
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class Written:
-    """The objects of a run, and the segmentations among them with the context that each was built from."""
+    """The objects of a run; the segmentations of each profile with the context that they were built from."""
 
     results: tuple[ResultFile, ...]
-    segmentations: tuple[tuple[ResultContext, SegObject], ...]
+    segmentations: tuple[tuple[ResultContext, tuple[SegObject, ...]], ...]
     overview_png: bytes
 
 
@@ -54,17 +55,20 @@ def write_results(context: ResultContext, profiles: Sequence[Profile]) -> Writte
     What does not depend on the profile is written once, for all that want it.
     """
     results: list[ResultFile] = []
-    segmentations: list[tuple[ResultContext, SegObject]] = []
+    segmentations: list[tuple[ResultContext, tuple[SegObject, ...]]] = []
     version = context.software_version
     for profile in profiles:
         own = replace(context, profile=profile)
         keys: tuple[str, ...] = (profile.key,)
         segs = build_segs(own)
-        segmentations += [(own, seg) for seg in segs]
+        segmentations.append((own, segs))
         results += [_seg_file(seg, keys) for seg in segs]
         if profile.report:
             sr = build_sr(own, [seg.header for seg in segs])
             results.append(_file("sr", sr, version, keys))
+        structures = build_rtstruct(own) if profile.rtstruct else None
+        if structures is not None:
+            results.append(_file("rtstruct", structures, version, keys))
     overview, png = build_overview(context)
     keys = tuple(profile.key for profile in profiles if profile.overview)
     if keys:
@@ -72,10 +76,10 @@ def write_results(context: ResultContext, profiles: Sequence[Profile]) -> Writte
     return Written(tuple(results), tuple(segmentations), png)
 
 
-def verify_results(segmentations: Iterable[tuple[ResultContext, SegObject]]) -> None:
-    """Read every segmentation back; raises ResultMismatch where it is not what the run found."""
-    for context, seg in segmentations:
-        verify_segmentation(seg.content, context)
+def verify_results(segmentations: Iterable[tuple[ResultContext, Sequence[SegObject]]]) -> None:
+    """Read every segmentation back; raises ResultMismatch where they are not what the run found."""
+    for context, segs in segmentations:
+        verify_segmentations([(seg.plan, seg.content) for seg in segs], context)
 
 
 def _seg_file(seg: SegObject, profiles: tuple[str, ...]) -> ResultFile:

@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 
 from ai import terminology
 from ai.results.encode import IMPLEMENTATION_CLASS_UID, encode
-from ai.results.seg import build_seg, content_label
+from ai.results.seg import content_label
 from gateway.receive import part10
 from gateway.sweep import OWN_MANUFACTURER
 from tests import builders
-from tests.runs import CREATED_AT, SMALL_SHAPE, SMALL_SPACING_MM, small_labels, small_run
+from tests.runs import CREATED_AT, SMALL_SHAPE, SMALL_SPACING_MM, build_seg, small_labels, small_run
 
 
 @pytest.fixture(scope="module")
