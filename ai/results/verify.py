@@ -1,237 +1,268 @@
-"""Read an encoded SEG back and compare it with the label map in patient space (house rule 6).
+"""Read the encoded SEGs of a run back and compare them with the label map in patient space (house rule 6).
 
-Written against the standard and not against our writer: the file is parsed with pydicom alone, every
-frame is placed by its own functional groups (PS3.3 C.7.6.16), its bits are unpacked here (PS3.5 8.1.1),
-and its place is looked up through the affine of the volume. Whatever turned the picture (a flip, a
-shifted slice, exchanged segments) is found before the result may leave.
+Written against the standard and not against our writer: headers and one frame of each kind are decoded with
+pydicom, every frame is placed by its own functional groups (PS3.3 C.7.6.16) through the affine of the volume,
+and every voxel is compared in the form in which it is stored. Whatever turned the picture (a flip, a shifted
+slice, exchanged segments or colours) is found before a result may leave.
 
-A radiograph has no place in the patient, and neither has its SEG: each of its pixels is that of the image
-which the frame cites (PS3.3 A.51.5.1), and so they are compared.
+All objects of a profile are read together: each structure must be in exactly one of them, in the segment that
+the plan says, with all its voxels and nothing more.
+
+What it costs is measured by ``python -m benchmarks.results_verify``: most of it is reading what was written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from io import BytesIO
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import parse_fragments
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+    SegmentationStorage,
+)
 
-from ai.geometry import VerdictCode
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER
-from ai.results.planes import SourcePlane, source_planes
+from ai.results.seg.plan import SegPlan
+from ai.results.verify_differences import find_difference
+from ai.results.verify_elements import path, text, values_of_items
+from ai.results.verify_file import SegFile, read_header, read_seg
+from ai.results.verify_places import slices_of_frames
 from ai.results.verify_segments import check_segments, expect, mismatch
+from ai.results.verify_voxels import (
+    FULL,
+    Frames,
+    binary_counts,
+    count_voxels,
+    fractional_counts,
+    is_label_map,
+)
+from ai.volume import LabelArray
 
-_Array = npt.NDArray[np.float64]
+LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 
-_POSITION_MM = 1e-3  # a frame against its source slice
-_SPACING_MM = 1e-4
-_COSINE = 2e-3  # noise of orientation within one series: ai.geometry joins up to twice its tolerance
-_INDEX = 0.25  # voxels: a frame against the grid, so that the nearest voxel is never in doubt
+_TYPES = {"binary": "BINARY", "label_map": "LABELMAP", "fractional": "FRACTIONAL"}
+_SYNTAXES = {"none": ExplicitVRLittleEndian, "rle": RLELossless, "jpeg_ls": JPEGLSLossless}
+_DECODERS = {
+    RLELossless: "pydicom",
+    JPEGLSLossless: "pyjpegls",
+}  # the plugins of pydicom that are always there
+_UID = path("ReferencedSOPInstanceUID")
+_IN_SERIES = path("ReferencedInstanceSequence", "ReferencedSOPInstanceUID")
+_IMAGE: tuple[str, ...] = (
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+)
+_IMAGE += ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+_UNREADABLE = (
+    *(AttributeError, InvalidDicomError, LookupError, OverflowError, RuntimeError, TypeError, ValueError),
+    *(EOFError, NotImplementedError, OSError, struct.error),
+)
 
 
-def verify_segmentation(encoded: bytes, context: ResultContext) -> None:
-    """Check that an encoded SEG says exactly what the label map of the run says.
+def verify_segmentations(objects: Sequence[tuple[SegPlan, bytes]], context: ResultContext) -> None:
+    """Check that the encoded SEGs of one profile together say exactly what the label map of the run says.
 
-    Identity, frame of reference, every segment's description, the images that it refers to, every frame's
-    place, orientation, spacing and source, and every voxel.
+    Identity and numbers, frame of reference, every segment's description, codes and colour, the images that
+    are referred to, every frame's place, orientation, spacing and source, and every voxel.
+
+    Parameters
+    ----------
+    objects
+        The plan of each object, and the object as a DICOM file.
 
     Raises
     ------
     ResultMismatch
         ``SEG_ROUND_TRIP_MISMATCH`` with what differs and by how much.
     """
-    try:
-        seg = dcmread(BytesIO(encoded))
-        _check_identity(seg, context)
-        check_segments(seg, context)
-        _check_references(seg, context)
-        _Frames(seg, context).check()
-    except (AttributeError, InvalidDicomError, LookupError, TypeError, ValueError) as error:
-        mismatch(f"it cannot be read back ({type(error).__name__}: {error})")
+    plans = [plan for plan, _ in objects]
+    _check_plans(plans, context)
+    if any(plan.kind == "label_map" for plan in plans):  # others are found incomplete
+        _check_numbers_known(context)
+    counts: dict[int, int] = {}
+    placed = []
+    for plan, encoded in objects:
+        try:
+            frames = _read_frames(plan, encoded, context)
+            counts |= _check_voxels(plan, frames, context.labels)
+        except _UNREADABLE as error:
+            mismatch(f"it cannot be read back ({type(error).__name__}: {error})")
+        placed.append((plan, frames))
+    if not _is_complete(counts, context):
+        _check_numbers_known(context)
+        for plan, frames in placed:
+            find_difference(plan.kind, frames, plan.structures, context.labels)
+        mismatch("its segments have not all voxels of the label map")
 
 
-def _check_identity(seg: Dataset, context: ResultContext) -> None:
+def _check_plans(plans: Sequence[SegPlan], context: ResultContext) -> None:
+    """Every structure of the card is in one object, or is not found and said absent in the report."""
+    expect("the list of instance numbers", [p.number for p in plans], list(range(1, len(plans) + 1)))
+    planned = Counter(structure.number for plan in plans for structure in plan.structures)
+    for number, count in planned.items():
+        if count > 1:
+            mismatch(f"structure {number} is in {count} segments")
+    for structure in context.spec.structures:
+        if structure.number in planned:
+            continue
+        if context.profile.absent == "segment":
+            mismatch(f"structure {structure.number}, {structure.label!r}, has no segment")
+        if count := count_voxels(context.labels, structure.numbers):
+            mismatch(f"{count} voxels of {structure.label!r}, which was found, have no segment")
+    if strangers := set(planned) - {structure.number for structure in context.spec.structures}:
+        mismatch(f"structure {min(strangers)} is none of the model's")
+
+
+def _check_numbers_known(context: ResultContext) -> None:
+    known, last = len(context.spec.structures), int(context.labels.max(initial=0))
+    if last > known:
+        mismatch(f"the label map has the number {last}, and the model {known} structures")
+
+
+def _read_frames(plan: SegPlan, encoded: bytes, context: ResultContext) -> Frames:
+    """Check all of one object but its voxels, and read these."""
+    _check_identity(read_header(encoded)[0], plan, context)
+    seg = read_seg(encoded)
+    check_segments(seg, plan, context)
+    expect("the number of frames", len(seg.frames), int(seg.header.NumberOfFrames))
+    _check_references(seg, context)
+    _check_numbers(seg, plan)
+    slices = slices_of_frames(seg, context)
+    return _frames(seg, plan, slices)
+
+
+def _check_identity(seg: Dataset, plan: SegPlan, context: ResultContext) -> None:
     source = context.series.datasets[0]
+    is_binary, is_label_map = plan.kind == "binary", plan.kind == "label_map"
+    bits = 1 if is_binary else 8
     expected: Mapping[str, object] = {
-        "SOPClassUID": SegmentationStorage,
-        "SOPInstanceUID": context.instance_uid("seg"),
+        "SOPClassUID": LABEL_MAP_STORAGE if is_label_map else SegmentationStorage,
+        "SOPInstanceUID": context.instance_uid("seg", plan.number),
         "SeriesInstanceUID": context.series_uid("seg"),
         "StudyInstanceUID": source.StudyInstanceUID,
         "FrameOfReferenceUID": context.series.volume.geometry.frame_of_reference_uid,
-        "SegmentationType": "BINARY",
-        "BitsAllocated": 1,
+        "InstanceNumber": plan.number,
+        "SeriesNumber": context.series_number_base + 1,
+        "SegmentationType": _TYPES[plan.kind],
+        "SegmentationFractionalType": "OCCUPANCY" if plan.kind == "fractional" else None,
+        "MaximumFractionalValue": FULL if plan.kind == "fractional" else None,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": 0,
         "Modality": "SEG",
         "Manufacturer": MANUFACTURER,
         "Rows": context.labels.shape[1],
         "Columns": context.labels.shape[2],
     }
-    expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, ExplicitVRLittleEndian)
+    syntax = ExplicitVRLittleEndian if is_binary else _SYNTAXES[context.profile.compression]
+    expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, syntax)
     for keyword, value in expected.items():
         expect(keyword, seg.get(keyword), value)
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        expect(f"MediaStorage{keyword}", seg.file_meta[f"MediaStorage{keyword}"].value, seg[keyword].value)
     if str(seg.get("PatientID") or "") != str(source.get("PatientID") or ""):
         mismatch("Patient ID is not that of the source")  # without the value: no patient data in errors
-    series = [item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence]
-    expect("the referenced series", series, [source.SeriesInstanceUID])
 
 
-def _check_references(seg: Dataset, context: ResultContext) -> None:
+def _check_references(seg: SegFile, context: ResultContext) -> None:
     """Both lists of source images hold what the frames cite, and nothing but images of this part."""
     part = set(context.series.volume.geometry.sop_instance_uids)
-    cited = {
-        image.ReferencedSOPInstanceUID
-        for groups in seg.PerFrameFunctionalGroupsSequence
-        for image in groups.DerivationImageSequence[0].SourceImageSequence
-    }
+    cited = {uid for uid, _ in seg.frames.sources}
+    (series,) = values_of_items(seg.header, "ReferencedSeriesSequence")
+    of_series = [text(uid) for uid in series[path("SeriesInstanceUID")]]
+    expect("the referenced series", of_series, [context.series.datasets[0].SeriesInstanceUID])
     lists = {
-        "Referenced Series Sequence": seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence,
-        "Source Image Sequence": seg.SourceImageSequence,
+        "Referenced Series Sequence": series[_IN_SERIES],
+        "Source Image Sequence": [uid for item in seg.sources for uid in item[_UID]],
     }
-    for name, items in lists.items():
-        listed = {item.ReferencedSOPInstanceUID for item in items}
-        if foreign := len(listed - part):
+    for name, listed in lists.items():
+        uids = {text(uid) for uid in listed}
+        if foreign := len(uids - part):
             mismatch(f"its {name} has {foreign} images that are none of the {len(part)} of the source")
-        if lacking := len(cited - listed):
+        if lacking := len(cited - uids):
             mismatch(f"its {name} lacks {lacking} of the {len(cited)} images that its frames cite")
 
 
-class _Frames:
-    """The frames of a SEG, each placed by its own functional groups."""
-
-    def __init__(self, seg: Dataset, context: ResultContext) -> None:
-        self.seg = seg
-        self.context = context
-        self.labels = context.labels
-        self.shared = seg.SharedFunctionalGroupsSequence[0]
-        self.planes = source_planes(context.series)
-        self.geometry = context.series.volume.geometry
-        self.bits = np.frombuffer(seg.PixelData, dtype=np.uint8)
-
-    def check(self) -> None:
-        """Compare every frame, then make sure that no voxel of the label map is without its frame."""
-        frames = self.seg.PerFrameFunctionalGroupsSequence
-        expect("the number of frames", int(self.seg.NumberOfFrames), len(frames))
-        needed = len(frames) * self.labels.shape[1] * self.labels.shape[2]
-        if len(self.bits) != (needed + 15) // 16 * 2:
-            mismatch(f"the pixel data hold {len(self.bits)} bytes for {needed} voxels of 1 bit")
-        seen: set[tuple[int, int]] = set()
-        for position, groups in enumerate(frames):
-            number = int(_group(self.shared, groups, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            find = self._image_of if self.geometry.is_projection else self._slice_of
-            index = find(position, groups)
-            if (number, index) in seen:
-                mismatch(f"segment {number} has slice {index + 1} twice")
-            seen.add((number, index))
-            self._compare(position, number, index)
-        self._none_missing(seen)
-
-    def _slice_of(self, position: int, groups: Dataset) -> int:
-        """The slice on which a frame lies, after checks of place, orientation, spacing and source."""
-        name = f"frame {position + 1}"
-        origin = _vector(_group(self.shared, groups, "PlanePositionSequence").ImagePositionPatient)
-        cosines = _vector(_group(self.shared, groups, "PlaneOrientationSequence").ImageOrientationPatient)
-        measures = _group(self.shared, groups, "PixelMeasuresSequence")
-        spacing = _vector(measures.PixelSpacing)
-        self._check_slice_spacing(name, measures)
-        index = self._index_on_grid(name, origin, cosines, spacing)
-        plane = self.planes[index]
-        for what, found, expected, tolerance in (
-            ("mm away from its source slice", origin, plane.position.ImagePositionPatient, _POSITION_MM),
-            ("off in its direction cosines", cosines, plane.orientation.ImageOrientationPatient, _COSINE),
-            ("mm off in its pixel spacing", spacing, self.geometry.spacing_mm[1:], _SPACING_MM),
-        ):
-            error = float(np.abs(found - _vector(expected)).max())
-            if not error <= tolerance:
-                mismatch(f"{name} is {error:.6g} {what} (slice {index + 1}; at most {tolerance:g})")
-        self._check_source(name, groups, plane)
-        return index
-
-    def _image_of(self, position: int, groups: Dataset) -> int:
-        """The radiograph on which a frame lies pixel by pixel, for neither has a place in the patient."""
-        name = f"frame {position + 1}"
-        for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
-            if keyword in groups or keyword in self.shared:
-                mismatch(f"{name} has a {keyword}, and its image has no place in the patient")
-        cited = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        uids = [plane.frame.sop_instance_uid for plane in self.planes]
-        if cited not in uids:
-            mismatch(f"{name} cites an image that is none of the {len(uids)} of the source")
-        self._check_source(name, groups, self.planes[uids.index(cited)])
-        return uids.index(cited)
-
-    def _check_source(self, name: str, groups: Dataset, plane: SourcePlane) -> None:
-        """A frame cites its slice, and nothing else."""
-        sources = groups.DerivationImageSequence[0].SourceImageSequence
-        expect(f"the number of source images of {name}", len(sources), 1)
-        cited = sources[0]
-        expect(f"the source image of {name}", cited.ReferencedSOPInstanceUID, plane.header.SOPInstanceUID)
-        expect(f"the source class of {name}", cited.ReferencedSOPClassUID, plane.header.SOPClassUID)
-        frame = plane.frame.frame_number if plane.frames > 1 else None
-        expect(f"the source frame of {name}", cited.get("ReferencedFrameNumber"), frame)
-
-    def _check_slice_spacing(self, name: str, measures: Dataset) -> None:
-        """Spacing Between Slices is optional; uneven slices have none."""
-        if "SpacingBetweenSlices" not in measures:
-            return
-        spacing_mm, between_mm = self.geometry.spacing_mm[0], float(measures.SpacingBetweenSlices)
-        if VerdictCode.IRREGULAR_SPACING in self.geometry.needs:
-            mismatch(f"{name} has one spacing between slices, {between_mm:.6g} mm, and the volume has none")
-        if not abs(between_mm - spacing_mm) <= _SPACING_MM:
-            mismatch(
-                f"{name} has a spacing between slices of {between_mm:.6g} mm, the volume {spacing_mm:.6g} mm"
-            )
-
-    def _index_on_grid(self, name: str, origin: _Array, cosines: _Array, spacing: _Array) -> int:
-        """Index of the slice whose four corners are those of the frame, by the geometry of the volume."""
-        _, rows, columns = self.labels.shape
-        corners = np.array([[0, 0], [rows - 1, 0], [0, columns - 1], [rows - 1, columns - 1]])
-        down = cosines[3:] * spacing[0]  # Pixel Spacing: between rows first (PS3.3 10.7.1.3)
-        along = cosines[:3] * spacing[1]
-        lps = origin + corners[:, :1] * down + corners[:, 1:] * along
-        if not np.all(np.isfinite(lps)):
-            mismatch(f"{name} has no finite position")
-        origins = self.geometry.origins_mm
-        index = int(np.argmin(np.linalg.norm(origins - origin, axis=1)))
-        steps = self.geometry.index_to_lps[:3, :3]
-        found = np.linalg.solve(steps, (lps - origins[index]).T).T
-        off = float(np.abs(found - np.c_[np.zeros(4), corners]).max())
-        if off > _INDEX:
-            mismatch(f"{name} is {off:.2f} voxels off the grid of slice {index + 1}, the nearest")
-        return index
-
-    def _compare(self, position: int, number: int, index: int) -> None:
-        expected = self.labels[index] == number
-        differing = int(np.count_nonzero(self._unpack(position) != expected))
-        if differing:
-            mismatch(f"{differing} voxels of segment {number} differ on slice {index + 1}")
-
-    def _unpack(self, position: int) -> npt.NDArray[np.bool_]:
-        """Voxels of one frame ``(rows, columns)``: bits follow each other without padding, lowest first."""
-        rows, columns = self.labels.shape[1:]
-        start = position * rows * columns
-        stop = start + rows * columns
-        bits = np.unpackbits(self.bits[start // 8 : (stop + 7) // 8], bitorder="little")
-        return bits[start % 8 : start % 8 + rows * columns].reshape(rows, columns).astype(np.bool_)
-
-    def _none_missing(self, seen: set[tuple[int, int]]) -> None:
-        for index, plane in enumerate(self.labels):
-            counts = np.bincount(plane.reshape(-1), minlength=256)
-            for number in np.flatnonzero(counts[1:]) + 1:
-                if (int(number), index) not in seen:
-                    mismatch(f"{counts[number]} voxels of number {number} on slice {index + 1} have no frame")
+def _check_numbers(seg: SegFile, plan: SegPlan) -> None:
+    """A frame belongs to one segment that there is; in a label map to none, for it shows all of them."""
+    numbers = seg.frames.numbers
+    last = 0 if plan.kind == "label_map" else len(plan.structures)
+    wrong = (numbers != 0) if plan.kind == "label_map" else (numbers < 1) | (numbers > last)
+    for frame in np.flatnonzero(wrong)[:1]:
+        mismatch(f"frame {frame + 1} is of segment {numbers[frame]}, and frames may have {last} segments")
 
 
-def _vector(values: object) -> _Array:
-    return np.asarray(values, dtype=np.float64)
+def _frames(seg: SegFile, plan: SegPlan, slices: npt.NDArray[np.intp]) -> Frames:
+    """The stored voxels, as many as there are frames; encapsulated ones are decoded one by one."""
+    header, numbers = seg.header, seg.frames.numbers
+    voxels = len(seg.frames) * header.Rows * header.Columns
+    syntax = header.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed:
+        used = (voxels + 7) // 8 if plan.kind == "binary" else voxels
+        if len(seg.pixels) != used + used % 2:
+            mismatch(f"the pixel data hold {len(seg.pixels)} bytes for {voxels} voxels")
+        stored = np.frombuffer(seg.pixels, np.uint8, used)
+        if plan.kind == "binary":
+            return Frames(numbers, slices, bits=stored)
+        return Frames(numbers, slices, planes=lambda: stored.reshape(-1, header.Rows, header.Columns))
+    image = Dataset()
+    for keyword in _IMAGE:
+        image[keyword] = header[keyword]
+    image.file_meta = header.file_meta
+    image.PixelData = bytes(seg.pixels)
+    image["PixelData"].is_undefined_length = True
+    fragments, _ = parse_fragments(image.PixelData)
+    expect("the number of encapsulated frames", fragments - 1, len(seg.frames))  # less the offset table
+    plugin = _DECODERS[syntax]
+    return Frames(numbers, slices, planes=lambda: iter_pixels(image, raw=True, decoding_plugin=plugin))
 
 
-def _group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
-    """A functional group's item: that of the frame, else the shared one (PS3.3 C.7.6.16.1.1)."""
-    holder = frame if keyword in frame else shared
-    item: Dataset = holder[keyword].value[0]
-    return item
+def _check_voxels(plan: SegPlan, frames: Frames, labels: LabelArray) -> dict[int, int]:
+    """Compare one object; how many voxels its segments have, by structure, unless it is a label map."""
+    structures = plan.structures
+    counts: list[int] | None = []
+    if plan.kind == "label_map":
+        is_same = is_label_map(frames, structures, labels)
+    else:
+        compare = binary_counts if plan.kind == "binary" else fractional_counts
+        counts = compare(frames, structures, labels)
+        is_same = counts is not None
+    if not is_same:
+        find_difference(plan.kind, frames, structures, labels)
+        mismatch("its voxels are not those of the label map")
+    return dict(zip((s.number for s in structures), counts or (), strict=False))
+
+
+def _is_complete(counts: Mapping[int, int], context: ResultContext) -> bool:
+    """Whether no voxel of the label map is left out: what segments were found to have is all there is.
+
+    Structures that are not in a label map and include no other have their numbers for themselves, so that
+    they are counted together; label maps were compared voxel by voxel.
+    """
+    labels, structures = context.labels, context.spec.structures
+    alone = [s for s in structures if s.number in counts and not s.includes]
+    others = [s for s in structures if s.number not in counts or s.includes]
+    if any(counts[s.number] != count_voxels(labels, s.numbers) for s in others if s.number in counts):
+        return False
+    if not alone:
+        return True
+    labelled = sum(int(np.count_nonzero(plane)) for plane in labels)
+    rest = count_voxels(labels, [s.number for s in others])
+    return sum(counts[s.number] for s in alone) == labelled - rest

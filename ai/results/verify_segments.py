@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from ai.errors import ResultMismatch
 from ai.model import Structure
 from ai.results.context import ResultContext
-from ai.terminology import Code
+from ai.results.seg.plan import SegPlan
+from ai.results.verify_elements import Values, path, text
+from ai.results.verify_file import SegFile
+
+_NUMBER = path("SegmentNumber")
+_LABEL = path("SegmentLabel")
+_ALGORITHM_TYPE = path("SegmentAlgorithmType")
+_ALGORITHM_VERSION = path("SegmentationAlgorithmIdentificationSequence", "AlgorithmVersion")
+_TRACKING_ID = path("TrackingID")
+_TRACKING_UID = path("TrackingUID")
+_COLOUR = path("RecommendedDisplayCIELabValue")
+_CATEGORY = ("SegmentedPropertyCategoryCodeSequence",)
+_TYPE = ("SegmentedPropertyTypeCodeSequence",)
+_MODIFIER = (*_TYPE, "SegmentedPropertyTypeModifierCodeSequence")
+_REGION = ("AnatomicRegionSequence",)
+_BACKGROUND = ("125040", "DCM")  # CID 7151
 
 
 def mismatch(what: str) -> NoReturn:
@@ -25,43 +41,53 @@ def expect(what: str, found: object, expected: object) -> None:
         mismatch(f"{what} is {found!r}, expected {expected!r}")
 
 
-def check_segments(seg: Dataset, context: ResultContext) -> None:
-    """Compare the description of every segment with the card's; raises ResultMismatch."""
-    structures = context.spec.structures
-    numbers = [int(item.SegmentNumber) for item in seg.SegmentSequence]
-    expect("the list of segment numbers", numbers, [s.number for s in structures])
-    for item, structure in zip(seg.SegmentSequence, structures, strict=True):
-        _check_segment(item, structure, context)
+def check_segments(seg: SegFile, plan: SegPlan, context: ResultContext) -> None:
+    """Compare the description of every segment with the card's; raises ResultMismatch.
+
+    Segment n describes the n-th structure of the plan. In a label map the item of the background, number 0,
+    comes last, for viewers take colours by the place of an item and not by its number.
+    """
+    wanted = list(range(1, len(plan.structures) + 1))
+    if plan.kind == "label_map":
+        wanted.append(0)
+    numbers = [int.from_bytes(item[_NUMBER][0], "little") for item in seg.segments]
+    expect("the list of segment numbers", numbers, wanted)
+    for number, structure in enumerate(plan.structures, start=1):
+        _check_segment(seg.segments[number - 1], f"segment {number}", structure, context)
+    if plan.kind == "label_map":
+        expect("the type of segment 0", _codes(seg.segments[-1], *_TYPE), [_BACKGROUND])
+    overlapping = Counter(value for structure in plan.structures for value in structure.numbers)
+    if max(overlapping.values(), default=0) > 1 and seg.header.get("SegmentsOverlap") == "NO":
+        mismatch("Segments Overlap is 'NO', and some of its structures include others")
 
 
-def _check_segment(item: Dataset, structure: Structure, context: ResultContext) -> None:
+def _check_segment(item: Values, name: str, structure: Structure, context: ResultContext) -> None:
     terms = structure.coded
-    name = f"segment {structure.number}"
-    tracking_uid = context.identity.tracking_uids[structure.number]
-    expect(f"the label of {name}", item.SegmentLabel, structure.label)
-    expect(f"the algorithm type of {name}", item.SegmentAlgorithmType, "AUTOMATIC")
-    expect(f"the tracking UID of {name}", item.TrackingUID, tracking_uid)
-    if not item.TrackingID:
+    for what, element, expected in (
+        ("label", _LABEL, structure.label),
+        ("algorithm type", _ALGORITHM_TYPE, "AUTOMATIC"),
+        ("tracking UID", _TRACKING_UID, context.identity.tracking_uids[structure.number]),
+        ("algorithm version", _ALGORITHM_VERSION, context.spec.version),
+    ):
+        expect(f"the {what} of {name}", [text(v) for v in item.get(element, ())], [expected])
+    if not any(text(value) for value in item.get(_TRACKING_ID, ())):
         mismatch(f"{name} has no tracking ID")
-    expect(f"the colour of {name}", _rgb(item.RecommendedDisplayCIELabValue), terms.rgb)
-    algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
-    expect(f"the algorithm version of {name}", algorithm.AlgorithmVersion, context.spec.version)
-    (category,) = item.SegmentedPropertyCategoryCodeSequence
-    (kind,) = item.SegmentedPropertyTypeCodeSequence
-    expect(f"the category of {name}", _code(category), _pair(terms.category))
-    expect(f"the type of {name}", _code(kind), _pair(terms.type))
-    modifiers = [_code(m) for m in kind.get("SegmentedPropertyTypeModifierCodeSequence", ())]
-    expect(f"the modifiers of {name}", modifiers, [_pair(terms.modifier)] if terms.modifier else [])
-    regions = [_code(region) for region in item.get("AnatomicRegionSequence", ())]
-    expect(f"the region of {name}", regions, [_pair(terms.region)] if terms.region else [])
+    colours = [_rgb(struct.unpack("<3H", value)) for value in item.get(_COLOUR, ())]
+    expect(f"the colour of {name}", colours, [terms.rgb])
+    for what, sequences, code in (
+        ("category", _CATEGORY, terms.category),
+        ("type", _TYPE, terms.type),
+        ("modifiers", _MODIFIER, terms.modifier),
+        ("region", _REGION, terms.region),
+    ):
+        wanted = [(code.value, code.scheme)] if code else []
+        expect(f"the {what} of {name}", _codes(item, *sequences), wanted)
 
 
-def _code(item: Dataset) -> tuple[str, str]:
-    return str(item.CodeValue), str(item.CodingSchemeDesignator)
-
-
-def _pair(code: Code) -> tuple[str, str]:
-    return code.value, code.scheme
+def _codes(item: Values, *sequences: str) -> list[tuple[str, str]]:
+    """Code Value and Coding Scheme Designator of every item of a code sequence."""
+    columns = [item.get(path(*sequences, k), []) for k in ("CodeValue", "CodingSchemeDesignator")]
+    return [(text(value), text(scheme)) for value, scheme in zip(*columns, strict=True)]
 
 
 def _rgb(cielab: Sequence[int]) -> tuple[int, ...]:
