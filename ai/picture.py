@@ -7,6 +7,7 @@ front on the left. Letters at the edges come from the affine: more than one wher
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ai.sides import Edges, edges, nearest_axes
+from ai.sides import Edges, Hanging, hangings
 from ai.volume import Volume
 
 Rgb = tuple[int, int, int]
@@ -41,15 +42,9 @@ _LUNG_HU = (-950, -700)
 _TISSUE_HU = -200
 _LUNG_SHARE = 0.3  # for each voxel of tissue so many of lung: a chest, not the foam under a head
 
-_RIGHT_TO_LEFT, _FRONT_TO_BACK, _HEAD_TO_FEET = (0, 1), (1, 1), (2, -1)  # LPS axis, way along it
-# name, then how the plane runs to the right and down
-_PLANES = (
-    ("axial", _RIGHT_TO_LEFT, _FRONT_TO_BACK),
-    ("coronal", _RIGHT_TO_LEFT, _HEAD_TO_FEET),
-    ("sagittal", _FRONT_TO_BACK, _HEAD_TO_FEET),
-)
+_ORDER = ("axial", "coronal", "sagittal")
 _INDEX_NAMES = ("slice", "row", "column")
-_SIMPLER = str.maketrans("×−–", "x--")
+_SIMPLER = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "ß": "ss", "µ": "u"})
 _SCALE_BARS_MM = (200, 100, 50, 20, 10, 5, 2, 1)
 
 
@@ -119,39 +114,24 @@ def middle_planes(volume: Volume) -> tuple[Plane, ...]:
     if geometry.is_projection:
         down, across = geometry.spacing_mm[1:]
         return (Plane("detector plane", "", volume.voxels[0], (down, across), Edges("", "", "", "")),)
-    planes = (_plane(volume, *plane) for plane in _PLANES)
+    hung = hangings(geometry.index_to_lps).values()
+    ordered = sorted(hung, key=lambda each: _ORDER.index(each.name.split(",")[0]))
+    planes = [_plane(volume, each) for each in ordered]
     shown = tuple(plane for plane in planes if min(plane.values.shape) > 1)
-    return shown or (_plane(volume, *_PLANES[0]),)
+    return shown or (planes[0],)
 
 
-def _plane(volume: Volume, name: str, right: tuple[int, int], down: tuple[int, int]) -> Plane:
-    affine, shape = volume.geometry.index_to_lps, volume.geometry.shape
-    array_axis = {lps: (axis, upwards) for axis, (lps, upwards) in enumerate(nearest_axes(affine))}
-    axes, steps, ways = [], [], []
-    for lps, way in (down, right):
-        axis, upwards = array_axis[lps]
-        reverse = upwards != (way > 0)
-        axes.append(axis)
-        steps.append(affine[:3, axis] * (-1.0 if reverse else 1.0))
-        ways.append(slice(None, None, -1 if reverse else 1))
-    (normal,) = {0, 1, 2} - set(axes)
+def _plane(volume: Volume, hanging: Hanging) -> Plane:
+    shape, normal = volume.geometry.shape, hanging.normal
+    steps_mm = np.linalg.norm(volume.geometry.index_to_lps[:3, :3], axis=0)
     middle = shape[normal] // 2
-    values = np.take(volume.voxels, middle, axis=normal)
-    if axes[0] > axes[1]:
-        values = values.T
-    lps_normal = ({0, 1, 2} - {down[0], right[0]}).pop()
     return Plane(
-        name=_named(name, affine[:3, normal], lps_normal),
+        name=hanging.name,
         place=f"{_INDEX_NAMES[normal]} {middle + 1} of {shape[normal]}",
-        values=values[ways[0], ways[1]],
-        spacing_mm=(float(np.linalg.norm(steps[0])), float(np.linalg.norm(steps[1]))),
-        edges=edges(steps[1], steps[0]),
+        values=hanging.hang(np.take(volume.voxels, middle, axis=normal)),
+        spacing_mm=(float(steps_mm[hanging.down]), float(steps_mm[hanging.across])),
+        edges=hanging.edges,
     )
-
-
-def _named(name: str, normal: npt.NDArray[np.float64], lps_axis: int) -> str:
-    degrees = float(np.degrees(np.arccos(min(1.0, abs(normal[lps_axis]) / float(np.linalg.norm(normal))))))
-    return name if degrees < 1.0 else f"{name}, {degrees:.0f}° oblique"
 
 
 def grey_range(volume: Volume) -> tuple[float, float]:
@@ -277,13 +257,22 @@ def _draw_footer(
 
 
 def _fitted(text: str, size: int, room: float) -> str:
-    """The text in ASCII and °, which the font has, shortened where it is too long for the room."""
-    text = "".join(c if c.isascii() or c == "°" else "?" for c in text.translate(_SIMPLER))
+    """The text as the font can write it, shortened where it is too long for the room."""
+    text = plain(text)
     if font(size).getlength(text) <= room:
         return text
     while text and font(size).getlength(text + "...") > room:
         text = text[:-1]
     return text + "..."
+
+
+def plain(text: str) -> str:
+    """The text in ASCII and °, which the font has: accents are left out, what is no letter then is a ?."""
+    if text.isascii() and text.isprintable():
+        return text
+    parts = unicodedata.normalize("NFKD", text.translate(_SIMPLER).replace("°", "\0"))
+    kept = (c if c.isascii() else "?" for c in parts if not unicodedata.combining(c))
+    return "".join("°" if c == "\0" else c if c.isprintable() else " " for c in kept)
 
 
 @cache

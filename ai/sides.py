@@ -6,8 +6,10 @@ F (feet) and H (head); codes of three axes use I and S for the last pair, as rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,13 @@ _PLANES = ("sagittal", "coronal", "axial")  # named after the LPS axis that the 
 _OPPOSITE = {side: pair[1 - i] for pair in _SIDES for i, side in enumerate(pair)}
 _OBLIQUE = 0.2  # a direction cosine of at least this much earns a letter
 _STRAIGHT_DEGREES = 1.0
+_RIGHT_TO_LEFT, _FRONT_TO_BACK, _HEAD_TO_FEET = (0, True), (1, True), (2, False)  # LPS axis, upwards along it
+# of the plane across each LPS axis: how it runs to the right and down, and its slices one after the other
+_HUNG = (
+    (_FRONT_TO_BACK, _HEAD_TO_FEET, _RIGHT_TO_LEFT),
+    (_RIGHT_TO_LEFT, _HEAD_TO_FEET, _FRONT_TO_BACK),
+    (_RIGHT_TO_LEFT, _FRONT_TO_BACK, _HEAD_TO_FEET),
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,73 @@ class Edges:
     right: str
     top: str
     bottom: str
+
+
+@dataclass(frozen=True)
+class Hanging:
+    """How the planes across one array axis hang on a wall: as a radiologist expects them.
+
+    The patient's right is on the left, the head up, in sagittal planes the front on the left. Slices follow
+    each other from head to feet, from front to back, from right to left.
+
+    Attributes
+    ----------
+    name
+        What the plane is in the patient: ``axial``, or ``axial, 20° oblique``.
+    normal, down, across
+        Array axes: the one that the plane lies across, and those that run down and to the right.
+    turned
+        Whether slices, rows and columns ``(normal, down, across)`` must be taken backwards.
+    edges
+        Sides at the edges of the hung plane.
+    """
+
+    name: str
+    normal: int
+    down: int
+    across: int
+    turned: tuple[bool, bool, bool]
+    edges: Edges
+
+    def hang(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A plane of the array, its two axes in the array's order, as it hangs; a view."""
+        upright = plane.T if self.down > self.across else plane
+        steps = [slice(None, None, -1 if turned else 1) for turned in self.turned[1:]]
+        return upright[steps[0], steps[1]]
+
+
+def hangings(index_to_lps: Affine) -> Mapping[int, Hanging]:
+    """How planes across each array axis hang, ``index_to_lps`` of an upright (slice, row, column, 1).
+
+    Oblique planes hang, and are named, after what they are nearest to.
+    """
+    axes = nearest_axes(index_to_lps)
+    array_axis = {lps: (axis, upwards) for axis, (lps, upwards) in enumerate(axes)}
+    return {normal: _hanging(index_to_lps, lps, array_axis) for normal, (lps, _) in enumerate(axes)}
+
+
+def _hanging(index_to_lps: Affine, lps_normal: int, array_axis: Mapping[int, tuple[int, bool]]) -> Hanging:
+    right, down, order = _HUNG[lps_normal]
+    (across_axis, across_turned), (down_axis, down_turned), (normal, reverse) = (
+        (array_axis[lps][0], array_axis[lps][1] != upwards) for lps, upwards in (right, down, order)
+    )
+    return Hanging(
+        name=_named(index_to_lps, normal, lps_normal),
+        normal=normal,
+        down=down_axis,
+        across=across_axis,
+        turned=(reverse, down_turned, across_turned),
+        edges=edges(
+            index_to_lps[:3, across_axis] * (-1.0 if across_turned else 1.0),
+            index_to_lps[:3, down_axis] * (-1.0 if down_turned else 1.0),
+        ),
+    )
+
+
+def _named(index_to_lps: Affine, normal: int, lps_axis: int) -> str:
+    degrees = float(np.degrees(np.arccos(min(1.0, abs(_cosines(index_to_lps)[lps_axis, normal])))))
+    name = _PLANES[lps_axis]
+    return name if degrees < _STRAIGHT_DEGREES else f"{name}, {degrees:.0f}° oblique"
 
 
 def edges(along_row: npt.NDArray[np.float64], along_column: npt.NDArray[np.float64]) -> Edges:

@@ -1,120 +1,166 @@
 """One picture that says at a glance what a run found and on which series: Secondary Capture and PNG.
 
-Twelve slices over the extent of what was found, outlines and tint in the colours of the code table, a
-legend with volumes, and the letters of the patient's sides. The picture has no patient attribute in it:
-series description and patient module are never drawn. It has no Frame of Reference, so that viewers do
-not stack it with the source images.
+Up to twelve slices over the extent of what was found, one plane across them in each other direction, outlines
+and tint in the colours of the segmentation, a legend with numbers, volumes and quality verdicts, and the
+letters of the patient's sides. A radiograph is shown alone, as it is stored. The picture has no patient
+attribute in it: series description and patient module are never drawn. It has no Frame of Reference, so that
+viewers do not stack it with the source images.
+
+Colours are those of the code table, which the segmentation has too: a reader compares picture and viewer.
+They do not tell over a hundred structures apart, least for people with colour vision deficiency, so no fact
+is told by colour alone: numbers, dark lines, dashes (:mod:`ai.results.montage_colours`) and words do it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from io import BytesIO
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from ai.measure import Measurement
 from ai.results.coding import concept
 from ai.results.context import ResultContext
-from ai.results.equipment import MANUFACTURER, add_equipment, revision_words, set_series
-from ai.results.montage import LegendEntry, Overlay, Page, Tile, draw_montage
+from ai.results.equipment import MANUFACTURER, add_equipment, set_series
+from ai.results.montage import draw_montage
+from ai.results.montage_layout import Group, View
+from ai.results.montage_palette import DEFAULT_STYLE, Overlay, Style
+from ai.results.overview_views import (
+    Plane,
+    choose_slices,
+    cross_planes,
+    slice_areas,
+    slice_planes,
+    spread_slices,
+    stack_hanging,
+)
+from ai.results.overview_words import caption, page
 from ai.results.planes import SourcePlane, reference, source_planes
+from ai.results.png import encode_png
 from ai.results.source import copy_patient_and_study
-from ai.sides import Edges, detector_edges, side_letters
+from ai.sides import Edges, detector_edges
 from ai.terminology import Code
-from ai.volume import LabelArray
 
-TILES = 12
+__all__ = ["build_overview", "choose_slices", "draw", "grey_range"]
+
 SOURCE_FOR_MONTAGE = Code("121329", "DCM", "Source image for montage")
 
-_OUTLINE_ONLY = frozenset({"body"})  # a tint would cover everything
+_OUTLINE_ONLY = frozenset({"body", "skin"})  # a tint would cover everything
 _LUNG_WINDOW = (-1250.0, 450.0)  # lung and soft tissue both readable
 _SOFT_TISSUE_WINDOW = (-160.0, 240.0)
+_SAMPLED = 1 << 19  # voxels that the grey range is taken from
 # PS3.16 Annex L terms that are not paired: with one of these, Laterality is not required (PS3.3 C.7.3.1).
 _UNPAIRED = frozenset({"ABDOMEN", "ABDOMENPELVIS", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS"}) | {
     *("HEAD", "HEADNECK", "HEART", "LIVER", "NECK", "NECKCHEST", "PELVIS", "SPINE", "TSPINE", "WHOLEBODY")
 }
 
 
-def build_overview(context: ResultContext) -> tuple[Dataset, bytes]:
+@dataclass(frozen=True)
+class _Shown:
+    """The slices of the montage, ascending, and the (sampled) voxels of each number in every slice."""
+
+    chosen: tuple[int, ...]
+    areas: npt.NDArray[np.int64]
+
+
+def build_overview(context: ResultContext, style: Style = DEFAULT_STYLE) -> tuple[Dataset, bytes]:
     """Draw the overview: a Secondary Capture (RGB, Explicit VR Little Endian), and the same as PNG.
 
     The same context gives the same bytes.
     """
-    picture = draw(context)
-    return _secondary_capture(context, picture), _png(picture)
-
-
-def draw(context: ResultContext) -> npt.NDArray[np.uint8]:
-    """The picture: RGB uint8 ``(height, width, 3)``, 1024 wide."""
-    geometry = context.series.volume.geometry
-    low, high = grey_range(context)
-    chosen = _chosen(context)
+    shown = _choose(context, style)
     planes = source_planes(context.series)
-    tiles = [
-        Tile(
-            grey=_grey(context.series.volume.voxels[k], low, high),
-            labels=context.labels[k],
-            left_caption=f"{k + 1}/{geometry.shape[0]}",
-            right_caption=_image_caption(planes[k]),
-        )
-        for k in chosen
+    picture = _draw(context, shown, planes, style)
+    return _secondary_capture(context, picture, [planes[k] for k in shown.chosen]), encode_png(picture)
+
+
+def draw(context: ResultContext, style: Style = DEFAULT_STYLE) -> npt.NDArray[np.uint8]:
+    """The picture: RGB uint8 ``(height, width, 3)``, ``style.width_px`` wide."""
+    return _draw(context, _choose(context, style), source_planes(context.series), style)
+
+
+def _choose(context: ResultContext, style: Style) -> _Shown:
+    found = [m.structure.numbers for m in context.measurements if m.found]
+    areas = slice_areas(context.labels, found)
+    return _Shown(spread_slices(areas, _outlined(context), style.tiles), areas)
+
+
+def _draw(
+    context: ResultContext, shown: _Shown, planes: tuple[SourcePlane, ...], style: Style
+) -> npt.NDArray[np.uint8]:
+    volume = context.series.volume
+    window = grey_range(context)
+    hanging = stack_hanging(volume.geometry)
+    order = shown.chosen if volume.geometry.is_projection or not hanging.turned[0] else shown.chosen[::-1]
+    slices = [
+        _view(context, plane, window, caption(planes[k], k + 1, len(planes)))
+        for k, plane in zip(order, _slices(context, order), strict=True)
     ]
-    overlays = [Overlay(s.number, s.coded.rgb, s.key not in _OUTLINE_ONLY) for s in context.spec.structures]
-    page = _page(context, (low, high))
-    return draw_montage(page, tiles, overlays, _edges(context), geometry.spacing_mm[1:])
+    crossing = cross_planes(volume, context.labels, shown.areas, _outlined(context), shown.chosen)
+    groups = [Group(_capital(plane.name), (_view(context, plane, window),)) for plane in crossing]
+    overlays = [
+        Overlay(s.number, s.coded.rgb, s.key not in _OUTLINE_ONLY, s.includes)
+        for s in context.spec.structures
+    ]
+    heading = _heading(context, hanging.name, len(order))
+    return draw_montage(page(context, window), Group(heading, tuple(slices)), groups, overlays, style)
 
 
-def _edges(context: ResultContext) -> Edges:
-    """Letters at the edges of a slice; of a radiograph those that its header says, or none."""
-    geometry = context.series.volume.geometry
-    if not geometry.is_projection:
-        return side_letters(geometry.index_to_lps)
+def _slices(context: ResultContext, order: tuple[int, ...]) -> list[Plane]:
+    """The slices as they hang; a radiograph as it is stored, with the letters of its header, or none."""
+    volume = context.series.volume
+    if not volume.geometry.is_projection:
+        return slice_planes(volume, context.labels, order)
     said = context.series.datasets[0].get("PatientOrientation") or ()
-    return detector_edges(tuple(str(text) for text in said)) or Edges("", "", "", "")
+    edges = detector_edges(tuple(str(text) for text in said)) or Edges("", "", "", "")
+    _, rows, columns = volume.geometry.shape
+    _, down_mm, across_mm = volume.geometry.spacing_mm
+    return [
+        Plane("radiograph", volume.voxels[k], context.labels[k], (rows * down_mm, columns * across_mm), edges)
+        for k in order
+    ]
 
 
-def choose_slices(labels: LabelArray, outlined: Sequence[int] = ()) -> tuple[int, ...]:
-    """At most twelve slices, in order, evenly over the extent of what was found.
-
-    Numbers in ``outlined`` count only when nothing else was found. A structure that all of these would
-    miss takes the place of its nearest neighbour, with the slice that shows most of it.
-    """
-    areas = _areas(labels)
-    found = [n for n in range(1, areas.shape[1]) if areas[:, n].any()]
-    wanted = [n for n in found if n not in outlined] or found
-    extent = np.flatnonzero(areas[:, wanted].any(axis=1)) if wanted else np.arange(len(labels))
-    first, last = int(extent[0]), int(extent[-1])
-    inner = last - first + 1 >= TILES + 2  # the outermost slices show next to nothing
-    steps = np.linspace(first, last, TILES + 2)[1:-1] if inner else np.linspace(first, last, TILES)
-    chosen = sorted({round(float(step)) for step in steps})
-    kept: set[int] = set()
-    for number in sorted(wanted, key=lambda n: int(areas[:, n].sum())):
-        if areas[chosen, number].any():
-            continue
-        best = int(areas[:, number].argmax())
-        free = [k for k in chosen if k not in kept]
-        if free:
-            chosen[chosen.index(min(free, key=lambda k: abs(k - best)))] = best
-            kept.add(best)
-    return tuple(sorted(set(chosen)))
+def _heading(context: ResultContext, name: str, shown: int) -> str:
+    count = context.series.volume.geometry.shape[0]
+    if context.series.volume.geometry.is_projection:
+        return "Radiograph"
+    if count == 1:
+        return _capital(name)
+    return f"{_capital(name)}: {shown} of {count} slices"
 
 
-def _areas(labels: LabelArray) -> npt.NDArray[np.int64]:
-    """Voxels of each number in each slice: ``(slices, 256)``."""
-    return np.stack([np.bincount(plane.reshape(-1), minlength=256) for plane in labels])
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _view(context: ResultContext, plane: Plane, window: tuple[float, float], words: str = "") -> View:
+    grey = _grey(plane.values, *window)
+    return View(
+        grey=255 - grey if _dark_is_high(context) else grey,
+        labels=plane.labels,
+        size_mm=plane.size_mm,
+        edges=plane.edges,
+        caption=words,
+        ticks=plane.slices,
+        ticks_down=plane.slices_down,
+    )
+
+
+def _dark_is_high(context: ResultContext) -> bool:
+    """Whether high values are shown dark; on the scale of a screen they never are (see ai.pixels.screen)."""
+    said = context.series.datasets[0].get("PhotometricInterpretation")
+    return said == "MONOCHROME1" and context.spec.accepts.scale != "screen"
 
 
 def grey_range(context: ResultContext) -> tuple[float, float]:
     """Values shown as black and as white: a CT window, or the 1st and 99th percentile of other images."""
     volume = context.series.volume
     if volume.unit != "HU":
-        low, high = np.percentile(volume.voxels[:: max(1, len(volume.voxels) // 32)], (1, 99))
-        return float(low), max(float(high), float(low) + 1.0)
+        step = max(1, volume.voxels.size // _SAMPLED) | 1  # odd: not always the same columns
+        low, high = np.nanpercentile(volume.voxels.reshape(-1)[::step], (1, 99))
+        return float(low), max(float(high), float(low) + 1e-6)
     lungs = any("lung" in m.structure.key and m.found for m in context.measurements)
     return _LUNG_WINDOW if lungs else _SOFT_TISSUE_WINDOW
 
@@ -122,88 +168,20 @@ def grey_range(context: ResultContext) -> tuple[float, float]:
 def _grey(
     plane: npt.NDArray[np.int16] | npt.NDArray[np.float32], low: float, high: float
 ) -> npt.NDArray[np.uint8]:
-    scaled = (plane.astype(np.float32) - low) * (255.0 / (high - low))
-    return np.asarray(np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8))
-
-
-def _chosen(context: ResultContext) -> tuple[int, ...]:
-    return choose_slices(context.labels, _outlined(context))
+    scaled = (plane.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
+    np.clip(scaled, 0, 255, out=scaled)
+    if plane.dtype.kind == "f":
+        np.nan_to_num(scaled, copy=False)
+    return np.asarray(scaled.astype(np.uint8))
 
 
 def _outlined(context: ResultContext) -> tuple[int, ...]:
     return tuple(s.number for s in context.spec.structures if s.key in _OUTLINE_ONLY)
 
 
-def _page(context: ResultContext, window: tuple[float, float]) -> Page:
-    spec = context.spec
-    return Page(
-        title=f"AI overview - {spec.title} {spec.version}{revision_words(context)}",
-        source=_source(context, window),
-        warning="RESEARCH USE ONLY",
-        warning_detail="Not for diagnosis",
-        legend=tuple(_legend_entry(m) for m in context.measurements),
-        footer=(
-            f"{MANUFACTURER} {context.software_version}, run of {context.created_at:%Y-%m-%d %H:%M} "
-            f"{context.created_at.tzname() or 'UTC'}. Outlined by an algorithm; checked by nobody."
-        ),
-    )
-
-
-def _source(context: ResultContext, window: tuple[float, float]) -> str:
-    """Modality, series number, part, images, voxel spacing; no free text of the header but in the part."""
-    first = context.series.datasets[0]
-    shape, spacing = context.series.volume.geometry.shape, context.series.volume.geometry.spacing_mm
-    parts = [str(first.get("Modality") or "image")[:16]]
-    series_number = _integer(first, "SeriesNumber")
-    if series_number is not None:
-        parts.append(f"series {series_number}")
-    if context.series.part.label:
-        parts.append(context.series.part.label)
-    parts.append(f"{shape[0]} image{'' if shape[0] == 1 else 's'} of {shape[2]} x {shape[1]}")
-    if context.series.volume.geometry.is_projection:
-        parts.append(f"pixel {spacing[2]:.3f} x {spacing[1]:.3f} mm on the detector")
-    else:
-        parts.append(f"voxel {spacing[2]:.2f} x {spacing[1]:.2f} x {spacing[0]:.2f} mm")
-    if context.series.volume.unit == "HU":
-        parts.append(f"window {window[0]:.0f} to {window[1]:.0f} HU")
-    return f"Source: {', '.join(parts)}"
-
-
-def _image_caption(plane: SourcePlane) -> str:
-    """What a viewer calls this slice."""
-    if plane.frames:
-        return f"Frame {plane.frame.frame_number}"
-    number = _integer(plane.header, "InstanceNumber")
-    return "" if number is None else f"Im {number}"
-
-
-def _integer(dataset: Dataset, keyword: str) -> int | None:
-    """An IS value; None when absent or malformed, for a caption is not worth a failed run."""
-    try:
-        return int(dataset[keyword].value)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-
-
-def _legend_entry(measurement: Measurement) -> LegendEntry:
-    volume_ml = measurement.volume_ml
-    value = f"{volume_ml:,.{0 if volume_ml >= 100 else 1 if volume_ml >= 1 else 3}f} mL"
-    if measurement.area_mm2 is not None:
-        value = f"{measurement.area_mm2:,.0f} mm2 on the detector"
-    return LegendEntry(
-        text=f"{measurement.structure.label}: {value if measurement.found else 'not found'}",
-        rgb=measurement.structure.coded.rgb,
-        found=measurement.found,
-    )
-
-
-def _png(picture: npt.NDArray[np.uint8]) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -> Dataset:
+def _secondary_capture(
+    context: ResultContext, picture: npt.NDArray[np.uint8], shown: list[SourcePlane]
+) -> Dataset:
     """Secondary Capture Image IOD (PS3.3 A.8.1)."""
     source = context.series.datasets[0]
     dataset = Dataset()
@@ -223,8 +201,7 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     add_equipment(dataset, context)
     dataset.SecondaryCaptureDeviceManufacturer = MANUFACTURER
     dataset.DerivationDescription = f"Overview of {context.spec.title} {context.spec.version}"
-    planes = source_planes(context.series)
-    dataset.SourceImageSequence = [_shown(planes[k]) for k in _chosen(context)]
+    dataset.SourceImageSequence = [_cited(plane) for plane in shown]
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
     dataset.PlanarConfiguration = 0
@@ -237,7 +214,7 @@ def _secondary_capture(context: ResultContext, picture: npt.NDArray[np.uint8]) -
     return dataset
 
 
-def _shown(plane: SourcePlane) -> Dataset:
+def _cited(plane: SourcePlane) -> Dataset:
     """A slice of the montage (PS3.3 C.12.4): the way back from the picture to its series."""
     item = reference(plane)
     item.PurposeOfReferenceCodeSequence = [concept(SOURCE_FOR_MONTAGE)]
