@@ -15,7 +15,9 @@ phases, echoes, orientations), evaluates the routes for it and decides, all in o
 (``sweep``); each part that a route wants has a job of its own. The dispatcher leases queued jobs, the most
 urgent first, to a worker process for each device and commits its results together with the outbox rows
 (``jobs``). The worker reads and writes; the models live in a process of its own that has no network and
-writes to no file (``modelhost``). One sender per destination empties the outbox (``deliver``).
+writes to no file (``modelhost``). Each destination gets the results as its profile wants them; what it may
+not have yet (a quality hold) waits for a person, whose decisions come in at ``control``. A job that failed
+for good may be followed by one that reports it. One sender per destination empties the outbox (``deliver``).
 
 Crash rules
 -----------

@@ -7,6 +7,7 @@
     ├── OutOfResources        our disk or memory is short: the peer should try again later
     ├── ConfigurationError    the configuration cannot be used; carries every problem found
     ├── IllegalTransition     a state machine was asked for an edge that it does not have
+    ├── RefusedByState        a person asked for what the state of a row does not allow
     ├── LostRace              somebody else moved the row first, or the lease is not ours any more
     ├── ModelFault            a model ended its process, hung, or failed without a name
     ├── RunCancelled          nobody wants the result of the run any more
@@ -58,6 +59,10 @@ class ConfigurationError(GatewayError):
 
 class IllegalTransition(GatewayError):
     """The state machine has no such edge: a programming error."""
+
+
+class RefusedByState(GatewayError):
+    """What a person asks for cannot be done with the row as it is now."""
 
 
 class LostRace(GatewayError):

@@ -24,6 +24,7 @@ POINTS: Final = (
     "dispatch.claimed",
     "dispatch.results_received",
     "dispatch.finished",
+    "dispatch.gave_up",
     "worker.started",
     "worker.segmented",
     "worker.results_written",

@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway import __version__
 from gateway.clock import Clock
+from gateway.control import Desk
 from gateway.deliver.send import Sender
 from gateway.errors import GatewayError, OutOfResources
 from gateway.jobs.dispatch import Dispatcher
@@ -30,7 +31,7 @@ from gateway.receive.callers import KnownPeer
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.storage_scp import StorageSCP
 from gateway.settings.model import Settings
-from gateway.settings.runtime import cards, why_held
+from gateway.settings.runtime import cards, profiles, why_held
 from gateway.settings.wiring import dispatch_settings, sender_settings, sweep_rules, worker_settings
 from gateway.spool import Spool
 from gateway.sweep import Sweeper
@@ -121,6 +122,7 @@ class Node:
         drain_s = settings.drain_timeout
         self._crew.start("dispatcher", lambda: self._dispatcher.run(self._stopping, drain_s))
         self._crew.start("sweeper", self._sweep)
+        self._open_desk()
         for number, sender in enumerate(self._senders):
             self._crew.start(f"sender-{number}", partial(sender.run, self._stopping))
         for destination, waiting in self._journal.waiting_deliveries().items():
@@ -161,6 +163,17 @@ class Node:
         self._journal.close()
 
     # -- parts --------------------------------------------------------------------------------
+
+    def _open_desk(self) -> None:
+        """Where `aigw results` asks; a disk that knows no sockets must not keep us from our work."""
+        settings = self._settings
+        try:
+            desk = Desk(settings.data_dir, self._journal, profiles(settings), self._clock, self._log)
+        except OSError as error:
+            reason = f"{settings.data_dir} takes no socket ({error.strerror}): `aigw results` cannot ask us."
+            self._log.error("control_not_open", reason=reason)
+            return
+        self._crew.start("desk", partial(desk.run, self._stopping))
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self._sweeper.wait_s()):

@@ -32,7 +32,7 @@ class SeriesEvent(StrEnum):
 
 
 class JobState(StrEnum):
-    """One model run on one part of a series revision."""
+    """One model run on one part of a series revision, or the report that such a run has failed."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -51,6 +51,9 @@ class JobEvent(StrEnum):
     GAVE_UP = "gave_up"
     SUPERSEDED = "superseded"
     ADOPTED = "adopted"
+    PROFILE_WANTED = "profile_wanted"
+    RELEASED = "released"
+    DISCARDED = "discarded"
 
 
 class DeliveryState(StrEnum):
@@ -72,6 +75,7 @@ class DeliveryEvent(StrEnum):
     GAVE_UP = "gave_up"
     SUPERSEDED = "superseded"
     WANTED_AGAIN = "wanted_again"
+    RESEND_ASKED = "resend_asked"
 
 
 State = TypeVar("State", bound=StrEnum)
@@ -123,6 +127,11 @@ JOB: Machine[JobState, JobEvent] = Machine(
         (JobState.RUNNING, JobEvent.ADOPTED): JobState.RUNNING,
         (JobState.DONE, JobEvent.ADOPTED): JobState.DONE,
         (JobState.FAILED, JobEvent.ADOPTED): JobState.FAILED,
+        # A destination wants the results written as no destination did before: they are written once more.
+        (JobState.DONE, JobEvent.PROFILE_WANTED): JobState.QUEUED,
+        # A person decides on results that are held.
+        (JobState.DONE, JobEvent.RELEASED): JobState.DONE,
+        (JobState.DONE, JobEvent.DISCARDED): JobState.DONE,
     },
 )
 
@@ -138,5 +147,8 @@ DELIVERY: Machine[DeliveryState, DeliveryEvent] = Machine(
         (DeliveryState.PENDING, DeliveryEvent.SUPERSEDED): DeliveryState.DEAD,
         # The revision that superseded it had no such part; a still later one has it again.
         (DeliveryState.DEAD, DeliveryEvent.WANTED_AGAIN): DeliveryState.PENDING,
+        # A person asks for it: the destination was repaired, or has lost what it had.
+        (DeliveryState.DEAD, DeliveryEvent.RESEND_ASKED): DeliveryState.PENDING,
+        (DeliveryState.SENT, DeliveryEvent.RESEND_ASKED): DeliveryState.PENDING,
     },
 )

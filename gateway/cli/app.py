@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "model": "model:model",
     "compare": "segment:compare",
     "study": "study:study",
+    "results": "results:results",
     "check": "check:check",
     "config": "check:config",
     "echo": "peer:echo",

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.common import (
-    EXIT_FAILED,
-    EXIT_NOT_FOUND,
-    EXIT_USAGE,
-    ConfigOption,
-    JsonOption,
-    console,
-    fail,
-    load,
-    print_json,
-)
+from gateway.cli.common import ConfigOption, JsonOption, console, load, print_json
+from gateway.cli.find import open_journal, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from gateway.journal import JournalReader
-    from gateway.settings import Settings
 
 Record = dict[str, Any]
 UidArgument = Annotated[str, typer.Argument(help="Study or Series Instance UID, or any unique ending of it.")]
@@ -49,7 +33,7 @@ def list_series(config: ConfigOption, limit: LimitOption = 50, as_json: JsonOpti
     """
     from gateway.cli.study_view import print_list, story, summary
 
-    with _journal(load(config)) as reader:
+    with open_journal(load(config)) as reader:
         rows = [summary(story(reader, record)) for record in reader.series()[-limit:]]
     if as_json:
         print_json({"series": rows})
@@ -98,31 +82,12 @@ def explain(
         for each in stories:
             print_story(each, console())
         return
-    with _journal(load(config)) as reader:
+    with open_journal(load(config)) as reader:
         found = [r for r in reader.refusals(limit) if r["subject"] in ("association", "instance")]
     if as_json:
         print_json({"refusals": found})
     else:
         print_refusals(found, console())
-
-
-@contextmanager
-def _journal(settings: Settings) -> Iterator[JournalReader]:
-    """The journal of a configuration, read-only; works beside a running gateway."""
-    from gateway.journal import JournalReader
-
-    path = settings.data_dir / "journal.db"
-    if not path.is_file():
-        reason = f"There is no journal at {path}: the gateway has not run with this configuration yet."
-        fail("NO_JOURNAL", reason, EXIT_NOT_FOUND)
-    try:
-        reader = JournalReader(path)
-        try:
-            yield reader
-        finally:
-            reader.close()
-    except sqlite3.Error as error:
-        fail("JOURNAL_UNREADABLE", f"{path} cannot be read: {error}.", EXIT_FAILED)
 
 
 def _find(config: Path, uid: str) -> list[Record]:
@@ -131,9 +96,9 @@ def _find(config: Path, uid: str) -> list[Record]:
     from gateway.settings.runtime import why_held
 
     settings = load(config)
-    with _journal(settings) as reader:
+    with open_journal(settings) as reader:
         records = reader.series()
-        level, named = _resolve(records, uid.lstrip("…."))
+        level, named = resolve(records, uid)
         stories = [story(reader, record) for record in records if record[level] == named]
     newest = {each["series_instance_uid"]: each["revision"] for each in stories}  # in order of arrival
     for each in stories:
@@ -141,17 +106,3 @@ def _find(config: Path, uid: str) -> list[Record]:
     for delivery in waiting_deliveries(stories):
         delivery["held"] = why_held(settings, delivery["destination"])
     return stories
-
-
-def _resolve(records: list[Record], ending: str) -> tuple[str, str]:
-    """Column and UID that an ending names; leaves the program if there is none or more than one."""
-    levels = ("study_instance_uid", "series_instance_uid")
-    all_uids = {(level, str(record[level])) for record in records for level in levels}
-    exact = {each for each in all_uids if each[1] == ending}
-    found = sorted(exact or {each for each in all_uids if each[1].endswith(ending)})
-    if not found:
-        fail("NOT_FOUND", f"No study or series has a UID that ends in {ending!r}.", EXIT_NOT_FOUND)
-    if len(found) > 1:
-        sys.stderr.writelines(f"  {level.partition('_')[0]:<7} {uid}\n" for level, uid in found[:20])
-        fail("AMBIGUOUS", f"{len(found)} UIDs end in {ending!r}; give more of one of them.", EXIT_USAGE)
-    return found[0]

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.cli.common import clock_text
+from gateway.cli.job_view import delivery_text, job_text, line, print_job, printable
 
 if TYPE_CHECKING:
     from gateway.journal import JournalReader
 
 Record = dict[str, Any]
 _ENDING = 8
-_SHOWN_AT_EACH_END = 4
 _WIDE = 160  # characters that the full table needs
 _COLUMNS = (
     "STUDY", "SERIES", "MOD", "DESCRIPTION", "FROM", "N",
@@ -64,9 +64,9 @@ def summary(each: Record) -> Record:
 
 
 def _job_states(jobs: Sequence[Record]) -> str | None:
-    """State of the only job; of several, how many are in each state."""
-    states = Counter(job["state"] for job in jobs)
-    if len(jobs) <= 1:
+    """State of the only job; of several, how many are in each state. Reports of failures do not count."""
+    states = Counter(job["state"] for job in jobs if job["purpose"] == "run")
+    if states.total() <= 1:
         return next(iter(states), None)
     return ", ".join(f"{count} {state}" for state, count in states.items())
 
@@ -98,8 +98,8 @@ def _cells(row: Record) -> dict[str, str]:
     return {
         "STUDY": _ending(row["study_instance_uid"]),
         "SERIES": _ending(row["series_instance_uid"]) + revision,
-        "MOD": _printable(row["modality"] or "-"),
-        "DESCRIPTION": _printable(row["description"] or "-")[:32],
+        "MOD": printable(row["modality"] or "-"),
+        "DESCRIPTION": printable(row["description"] or "-")[:32],
         "FROM": row["source"],
         "N": str(row["instances"]),
         "STATE": row["state"],
@@ -114,17 +114,17 @@ def _cells(row: Record) -> dict[str, str]:
 def print_state(each: Record, out: Console) -> None:
     """Where a series stands: the outcome of every step, without the reasons on the way."""
     _heading(each, out)
-    _line(out, "state", each["state"])
-    _line(out, "decision", f"{each['name']}: {each['reason']}" if each["name"] else "not decided yet")
+    line(out, "state", each["state"])
+    line(out, "decision", f"{each['name']}: {each['reason']}" if each["name"] else "not decided yet")
     if each["verdict"]:
-        _line(out, "geometry", _verdict(each["verdict"]))
+        line(out, "geometry", _verdict(each["verdict"]))
     for job in each["jobs"]:
-        _line(out, f"job {job['id']}", _job(job, each))
+        line(out, f"job {job['id']}", job_text(job, each))
         for result in job["results"]:
-            _line(out, result["kind"], f"SOP Instance {result['sop_instance_uid']}")
-            _line(out, "", f"series {result['series_instance_uid']}")
+            line(out, result["kind"], f"SOP Instance {result['sop_instance_uid']}")
+            line(out, "", f"series {result['series_instance_uid']}")
             for delivery in result["deliveries"]:
-                _line(out, "", _delivery(delivery))
+                line(out, "", delivery_text(delivery))
     out.print()
 
 
@@ -132,29 +132,29 @@ def print_story(each: Record, out: Console) -> None:
     """Every decision in order, with what it was based on."""
     _heading(each, out)
     arrived = f"{clock_text(each['opened_at'])} to {clock_text(each['last_instance_at'])}"
-    _line(out, "arrived", f"{each['instances']} instances from {each['source']}, {arrived}")
+    line(out, "arrived", f"{each['instances']} instances from {each['source']}, {arrived}")
     for event in each["events"]:
         if event["name"] in ("opened", "DUPLICATE_SOP_INSTANCE"):
-            _line(out, "", f"{clock_text(event['at'])} {event['reason']}")
+            line(out, "", f"{clock_text(event['at'])} {event['reason']}")
     if each["decided_at"] is None:
-        _line(out, "complete", "not yet: instances may still arrive")
+        line(out, "complete", "not yet: instances may still arrive")
         out.print()
         return
-    _line(out, "complete", f"{clock_text(each['decided_at'])} {each['evidence']['reason']}")
+    line(out, "complete", f"{clock_text(each['decided_at'])} {each['evidence']['reason']}")
     parts = _parts(each)
     if len(parts) > 1:
         verdict = each["verdict"]
-        _line(out, "geometry", f"{verdict['verdict']} {verdict['code']}: {len(parts)} parts")
+        line(out, "geometry", f"{verdict['verdict']} {verdict['code']}: {len(parts)} parts")
         for number, (label, verdict, decision) in enumerate(parts, start=1):
-            _line(out, f"part {number}", label)
+            line(out, f"part {number}", label)
             _print_decided(verdict, decision, out)
     else:
         _print_decided(each["verdict"], each["decision"], out)
     for job in each["jobs"]:
-        _print_job(job, each, out)
+        print_job(job, each, out)
     for event in each["events"]:
         if event["name"] == "JOB_ADOPTED":
-            _line(out, "", f"{clock_text(event['at'])} {event['reason']}")
+            line(out, "", f"{clock_text(event['at'])} {event['reason']}")
     out.print()
 
 
@@ -172,11 +172,11 @@ def _parts(each: Record) -> list[tuple[str, Record, Record]]:
 
 def _print_decided(verdict: Record, decision: Record, out: Console) -> None:
     """Geometry, routes and decision of a series, or of one part of it."""
-    _line(out, "geometry", _verdict(verdict))
+    line(out, "geometry", _verdict(verdict))
     for note in verdict["notes"]:
-        _line(out, "", f"{note['code']}: {note['text']}")
+        line(out, "", f"{note['code']}: {note['text']}")
     _print_routes(decision["routes"], out)
-    _line(out, "decision", f"{decision['name']}: {decision['reason']}")
+    line(out, "decision", f"{decision['name']}: {decision['reason']}")
 
 
 def _verdict(verdict: Record) -> str:
@@ -191,66 +191,19 @@ def print_refusals(refusals: Sequence[Record], out: Console) -> None:
         out.print("No association and no instance was refused.")
     for each in refusals:
         text = f"{clock_text(each['at'])}  {each['subject']:<11}  {each['name']}: {each['reason']}"
-        out.print(_printable(text), soft_wrap=True)
+        out.print(printable(text), soft_wrap=True)
 
 
 def _print_routes(routes: Sequence[Record], out: Console) -> None:
     label = "routes"
     for route in routes:
         outcome = "matched" if route["matched"] else "not matched"
-        _line(out, label, f"{route['name']}: {outcome}" + ("" if route["conditions"] else " (no conditions)"))
+        line(out, label, f"{route['name']}: {outcome}" + ("" if route["conditions"] else " (no conditions)"))
         label = ""
         for condition in route["conditions"]:
             wanted = f"{condition['condition']} {condition['wanted']}"
             verdict = "ok    " if condition["matched"] else "FAILED"
-            _line(out, "", f"  {verdict}  {wanted:<36}  seen: {condition['seen']}")
-
-
-def _print_job(job: Record, each: Record, out: Console) -> None:
-    _line(out, f"job {job['id']}", _job(job, each))
-    _print_events(job["events"], out)
-    for result in job["results"]:
-        identity = f"SOP Instance {result['sop_instance_uid']}, series {result['series_instance_uid']}"
-        _line(out, result["kind"], identity)
-        for delivery in result["deliveries"]:
-            _line(out, "", _delivery(delivery))
-            _print_events(delivery["events"], out, indent="  ")
-    if job["state"] == "done" and not job["destinations"]:
-        _line(out, "delivery", "none: results are kept here (shadow mode, or a route without destination)")
-
-
-def _print_events(events: Sequence[Record], out: Console, indent: str = "") -> None:
-    """All of a few events; of many (a PACS that was down for a week) the first and the last ones."""
-    left_out = len(events) - 2 * _SHOWN_AT_EACH_END
-    for number, event in enumerate(events):
-        if left_out > 1 and number == _SHOWN_AT_EACH_END:
-            _line(out, "", f"{indent}… {left_out} more events, all of them with --json …")
-        if left_out <= 1 or not _SHOWN_AT_EACH_END <= number < _SHOWN_AT_EACH_END + left_out:
-            _line(out, "", f"{indent}{clock_text(event['at'])} {event['name']}: {event['reason']}")
-
-
-def _job(job: Record, each: Record) -> str:
-    labels = {part["key"]: part["label"] for part in (each["verdict"] or {}).get("parts", ())}
-    part = f"{labels.get(job['part'], job['part'])}: " if job["part"] else ""
-    attempts = f"{job['attempts']} attempt{'' if job['attempts'] == 1 else 's'}"
-    interruptions = f", {job['interruptions']} interrupted by restarts" if job["interruptions"] else ""
-    failure = f"; {job['failure_name']}: {job['failure_reason']}" if job["failure_name"] else ""
-    model = f"model {job['model']} (card {job['card']})"
-    priority = f", {job['priority']}" if job["priority"] != "normal" else ""
-    waits = f"; waits: {job['hold_name']}: {job['hold_reason']}" if job["hold_name"] else ""
-    return f"{part}{model}: {job['state']}{priority}, {attempts}{interruptions}{failure}{waits}"
-
-
-def _delivery(delivery: Record) -> str:
-    attempts = f"{delivery['attempts']} attempt{'' if delivery['attempts'] == 1 else 's'}"
-    text = f"to {delivery['destination']}: {delivery['state']}, {attempts}"
-    if delivery.get("held"):
-        text += f"; {delivery['held']}"
-    elif delivery["state"] == "pending" and delivery["attempts"]:
-        text += f", next at {clock_text(delivery['next_attempt_at'])}"
-    if delivery["failure_name"]:
-        text += f"; {delivery['failure_name']}: {delivery['failure_reason']}"
-    return text
+            line(out, "", f"  {verdict}  {wanted:<36}  seen: {condition['seen']}")
 
 
 def _heading(each: Record, out: Console) -> None:
@@ -259,17 +212,8 @@ def _heading(each: Record, out: Console) -> None:
     if each["revision"] < each["newest_revision"]:
         revision += f" (later instances made revision {each['newest_revision']}, see below)"
     text = f"Series {each['series_instance_uid']}  {described}{revision}"
-    out.print(_printable(text), style="bold")
-    _line(out, "study", each["study_instance_uid"])
-
-
-def _line(out: Console, label: str, text: str) -> None:
-    out.print(f"  {label:<10} {_printable(text)}", soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Header text may hold escape sequences; a terminal must not obey them."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    out.print(printable(text), style="bold")
+    line(out, "study", each["study_instance_uid"])
 
 
 def _ending(uid: str) -> str:

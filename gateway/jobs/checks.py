@@ -18,13 +18,18 @@ def refusal(job: ClaimedJob, members: Sequence[Member], spool_root: Path) -> Fai
         sentence = f"The gateway ended {job.interruptions} times while this job was running."
         return Failed(job.lease_id, "INTERRUPTED_TOO_OFTEN", sentence, retryable=False)
     missing = [member for member in members if not (spool_root / member.path).is_file()]
-    if not missing:
+    if not missing or (job.reports is not None and len(missing) < len(members)):
         return None
     sentence = (
         f"{len(missing)} of {len(members)} stored instances are not in the spool any more, the first is SOP "
         f"Instance {missing[0].sop_instance_uid}: check the disk of data_dir, then send the series again."
     )
     return Failed(job.lease_id, "INSTANCE_FILE_MISSING", sentence, retryable=False)
+
+
+def stored(members: Sequence[Member], spool_root: Path) -> list[Member]:
+    """Those whose file is there."""
+    return [member for member in members if (spool_root / member.path).is_file()]
 
 
 def result_damage(results_root: Path, result: NewResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -14,11 +14,9 @@ from gateway.errors import LostRace
 from gateway.jobs.checks import result_damage
 from gateway.jobs.messages import Done
 from gateway.journal import Journal
-from gateway.journal.records import QUALITY_HOLD, ClaimedJob, Failure, NewResult
+from gateway.journal.profiles import Profiles
+from gateway.journal.records import NOTHING_FOUND, QUALITY_HOLD, ClaimedJob, Failure
 from gateway.states import JobEvent
-
-RESULT_ORDER = ("seg", "sr", "overview")
-"""Results enter the outbox in this order: a report follows what it cites, unless that is refused."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,26 @@ class Retries:
 
     max_attempts: int
     retry_after_s: float
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What the destinations get.
+
+    Attributes
+    ----------
+    failed_quality
+        Results for which a quality rule of the card says FAIL.
+    nothing_found
+        Results of a run that found no structure.
+    failures
+        A report of a run that has failed for good.
+    """
+
+    profiles: Profiles = field(default_factory=Profiles)
+    failed_quality: bool = False
+    nothing_found: bool = True
+    failures: bool = False
 
 
 class Commit:
@@ -39,10 +57,9 @@ class Commit:
         retries: Retries,
         clock: Clock,
         log: FilteringBoundLogger,
-        *,
-        send_failed_quality: bool = False,
+        sending: Sending,
     ) -> None:
-        self._send_failed_quality = send_failed_quality
+        self._sending = sending
         self._journal = journal
         self._results_root = results_root
         self._retries = retries
@@ -58,10 +75,10 @@ class Commit:
                 failure = Failure("RESULT_FILE_DAMAGED", damage)
                 self.retry_or_fail(job, JobEvent.RETRYABLE_ERROR, failure, retryable=True)
                 return
-        results = sorted(done.results, key=_delivery_order)
-        hold = None if self._send_failed_quality else _hold(done.held)
+        hold = _hold(done, self._sending)
         try:
-            self._journal.finish_job(job, results, done.run, self._clock.now_s(), hold)
+            now = self._clock.now_s()
+            self._journal.finish_job(job, done.results, done.run, now, hold, self._sending.profiles)
         except sqlite3.IntegrityError:
             sentence = "A result with the same SOP Instance UID is already in the journal for another job."
             self.fail(job, Failure("RESULT_ALREADY_EXISTS", sentence))
@@ -69,7 +86,8 @@ class Commit:
         failpoint.reach("dispatch.finished")
         if hold is not None:
             self._log.warning("results_held", job=job.id, series=job.series_id, reason=hold.reason)
-        self._log.info("job_done", job=job.id, series=job.series_id, results=[r.kind for r in results])
+        kinds = [result.kind for result in done.results]
+        self._log.info("job_done", job=job.id, series=job.series_id, purpose=job.purpose, results=kinds)
 
     def retry_or_fail(self, job: ClaimedJob, event: JobEvent, failure: Failure, *, retryable: bool) -> None:
         """Back to the queue if that can help and attempts are left, else failed."""
@@ -89,17 +107,22 @@ class Commit:
         self._log.warning("job_requeued", job=job.id, failure=failure.name, reason=failure.reason)
 
     def fail(self, job: ClaimedJob, failure: Failure) -> None:
-        """Give up."""
-        self._journal.fail_job(job, failure, self._clock.now_s())
+        """Give up; the destinations are told where the site wants that."""
+        report = self._sending.profiles if self._sending.failures else None
+        self._journal.fail_job(job, failure, self._clock.now_s(), report)
+        failpoint.reach("dispatch.gave_up")
         self._log.error("job_failed", job=job.id, failure=failure.name, reason=failure.reason)
 
 
-def _hold(reasons: tuple[str, ...]) -> Failure | None:
+def _hold(done: Done, sending: Sending) -> Failure | None:
     """Why results are kept and not sent; None when nothing speaks against them."""
-    if not reasons:
-        return None
-    return Failure(QUALITY_HOLD, f"The results are kept here and not sent: {' '.join(reasons)}")
-
-
-def _delivery_order(result: NewResult) -> int:
-    return RESULT_ORDER.index(result.kind) if result.kind in RESULT_ORDER else len(RESULT_ORDER)
+    if done.held and not sending.failed_quality:
+        return Failure(QUALITY_HOLD, f"The results are kept here and not sent: {' '.join(done.held)}")
+    segments = done.run.get("segments", ())
+    if segments and not any(segment["found"] for segment in segments) and not sending.nothing_found:
+        sentence = (
+            f"None of the {len(segments)} structures was found; the results are kept here and not sent "
+            "(results.send_when_nothing_found is false)."
+        )
+        return Failure(NOTHING_FOUND, sentence)
+    return None

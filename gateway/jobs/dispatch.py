@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -19,13 +19,13 @@ from structlog.typing import FilteringBoundLogger
 from gateway import failpoint
 from gateway.clock import Clock
 from gateway.jobs.breaker import Breaker, Turns
-from gateway.jobs.checks import refusal
-from gateway.jobs.commit import Commit, Retries
+from gateway.jobs.checks import refusal, stored
+from gateway.jobs.commit import Commit, Retries, Sending
 from gateway.jobs.executor import Executor, Heard
 from gateway.jobs.messages import Died, Done, Failed, Heartbeat, JobRequest, Progress, Ready
 from gateway.jobs.slots import Running, Slot, silent, too_slow, waiting_for_model
 from gateway.journal import Journal
-from gateway.journal.records import ClaimedJob, Failure, Member, Wanted
+from gateway.journal.records import ClaimedJob, Failure, Member, Purpose, Wanted
 from gateway.states import JobEvent
 
 _POLL_S = 0.1
@@ -44,8 +44,8 @@ class DispatchSettings:
     ----------
     cancel_within_s
         A job that is asked to end and has not after this time is ended with its worker.
-    send_failed_quality
-        Send results even where a quality rule of the card says FAIL.
+    sending
+        What the destinations get, and how it is written.
     """
 
     spool_root: Path
@@ -58,7 +58,7 @@ class DispatchSettings:
     job_timeout_s: float
     lease_s: float
     cancel_within_s: float = 5.0
-    send_failed_quality: bool = False
+    sending: Sending = field(default_factory=Sending)
 
 
 class Dispatcher:
@@ -78,14 +78,7 @@ class Dispatcher:
         self._settings = settings
         self._clock = clock
         self._log = log
-        self._commit = Commit(
-            journal,
-            settings.results_root,
-            retries,
-            clock,
-            log,
-            send_failed_quality=settings.send_failed_quality,
-        )
+        self._commit = Commit(journal, settings.results_root, retries, clock, log, settings.sending)
         self._slots: dict[int, Slot] = {}
         self._breaker = Breaker()
         self._turns = Turns()
@@ -191,7 +184,8 @@ class Dispatcher:
     def _ended(self, running: Running, event: Done | Failed) -> None:
         job = running.job
         if isinstance(event, Done):
-            self._breaker.worked(job.card)
+            if job.purpose is Purpose.RUN:
+                self._breaker.worked(job.card)
             self._commit.finish(job, event)
             return
         failure = running.ended_because or Failure(event.name, event.reason)
@@ -270,8 +264,14 @@ class Dispatcher:
             only_urgent=overtakes,
             oldest_first=self._turns.oldest_first and not overtakes,
         )
+        settings = self._settings
         job = self._journal.claim_job(
-            secrets.token_hex(16), now + self._settings.lease_s, now, self._settings.retry_after_s, wanted
+            lease_id=secrets.token_hex(16),
+            lease_expires_at=now + settings.lease_s,
+            at=now,
+            longest_wait_s=settings.retry_after_s,
+            wanted=wanted,
+            series_number_base=settings.series_number_base,
         )
         if job is None:
             return
@@ -283,6 +283,7 @@ class Dispatcher:
             series=job.series_id,
             part=job.part,
             model=job.model,
+            purpose=job.purpose,
             attempt=job.attempts,
             priority=job.priority,
             slot=slot.number,
@@ -295,10 +296,14 @@ class Dispatcher:
         if refused is not None:
             self._events.append(Heard(slot.number, refused))
             return
+        if job.reports is not None:  # what is left of the series will do; why it failed may be the rest
+            members = stored(members, self._settings.spool_root)
         self._executor.submit(slot.number, self._request(job, members), slot.pid)
 
     def _request(self, job: ClaimedJob, members: Sequence[Member]) -> JobRequest:
+        """What the worker is told; the profiles are those of the configuration as it is now."""
         settings = self._settings
+        profiles = settings.sending.profiles.wanted(job.destinations, job.written, job.purpose)
         return JobRequest(
             job_id=job.id,
             lease_id=job.lease_id,
@@ -307,9 +312,12 @@ class Dispatcher:
             card=job.card,
             card_folders=tuple(str(folder) for folder in settings.card_folders),
             created_at_s=job.created_at,
-            series_number_base=settings.series_number_base,
+            series_number_base=job.series_number_base,
             results_root=str(settings.results_root),
             software_version=settings.software_version,
             revision=job.revision,
             priority=job.priority,
+            profiles=profiles,
+            predecessors=dict(self._journal.reports_before(job)),
+            reports=job.reports,
         )

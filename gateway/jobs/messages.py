@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gateway.journal.records import NewResult
+from ai.profile import DEFAULT_PROFILE, Profile
+from gateway.journal.records import Failure, NewResult, SentReport
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class JobRequest:
         Key of the sub-volume to run on; empty when the series is one volume.
     created_at_s
         Time of the job's row: results carry it, so that a repeated run writes the same bytes.
+    profiles
+        How the results are written: a set of objects for each.
+    predecessors
+        Key of a profile → the report of an earlier revision that the one of this job replaces.
+    reports
+        The failure that is to be reported; no model runs then. None: a model run.
     """
 
     job_id: int
@@ -72,6 +79,9 @@ class JobRequest:
     software_version: str
     revision: int
     priority: str = "normal"
+    profiles: tuple[Profile, ...] = (DEFAULT_PROFILE,)
+    predecessors: dict[str, SentReport] = field(default_factory=dict)
+    reports: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -221,14 +231,22 @@ def _decode(line: bytes) -> WorkerEvent | Request:
     if not isinstance(fields, dict) or fields.get("type") not in _KINDS:
         raise ValueError("not a message of this protocol")
     kind: Any = _KINDS[fields.pop("type")]
-    if kind is Done:
-        fields["results"] = [NewResult(**result) for result in fields["results"]]
-    if kind is Ready:
-        fields["cards"] = [CardState(**state) for state in fields["cards"]]
     try:
+        if kind is Done:
+            fields["results"] = [_result(result) for result in fields["results"]]
+        if kind is Ready:
+            fields["cards"] = [CardState(**state) for state in fields["cards"]]
+        if kind is JobRequest:
+            fields["profiles"] = [Profile(**each) for each in fields["profiles"]]
+            fields["predecessors"] = {k: SentReport(**each) for k, each in fields["predecessors"].items()}
+            fields["reports"] = Failure(**fields["reports"]) if fields["reports"] else None
         message: WorkerEvent | Request = kind(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         )
         return message
-    except TypeError as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a {kind.__name__} message: {error}") from error
+
+
+def _result(fields: dict[str, Any]) -> NewResult:
+    return NewResult(**{**fields, "profiles": tuple(fields["profiles"])})

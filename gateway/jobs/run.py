@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from structlog.typing import FilteringBoundLogger
 
 from ai.errors import AiError
 from ai.model import ModelSpec, find_card
-from ai.pipeline import RunOptions, run_series
+from ai.pipeline import RunOptions, report_not_run, run_series
 from ai.quality import reasons
+from ai.results.context import Predecessor
 from ai.results.write import ResultFile
 from gateway import failpoint
 from gateway.clock import Clock
 from gateway.errors import ModelFault, OutOfResources, RunCancelled
 from gateway.jobs.cards import Cards
 from gateway.jobs.messages import Done, Failed, JobRequest, Progress, Ready, WorkerEvent, WorkerSettings
-from gateway.journal.records import NewResult
+from gateway.journal.records import Failure, NewResult
 from gateway.logs import places
 from gateway.modelhost.client import ModelClient, ModelUnavailable
 from gateway.modelhost.process import ModelProcess
@@ -89,25 +91,18 @@ class Runner:
             check()
             send(Progress(request.lease_id, stage, fraction))
 
-        options = RunOptions(
-            created_at=datetime.fromtimestamp(request.created_at_s, tz=UTC).astimezone(),
-            series_number_base=request.series_number_base,
-            software_version=request.software_version,
-            revision=request.revision,
-            part_key=request.part,
-        )
+        if request.reports is not None:
+            return _report(request, request.reports)
         model = self._client(request, check)
-        outcome = run_series([Path(file) for file in request.files], model, options, progress)
+        outcome = run_series([Path(file) for file in request.files], model, _options(request), progress)
         failpoint.reach("worker.segmented")
         check()
-        spool = Spool(Path(request.results_root))
-        results = tuple(_store(spool, result) for result in outcome.results)
-        failpoint.reach("worker.results_written")
+        results = _store_all(request, outcome.results)
         return Done(request.lease_id, results, dict(outcome.run), reasons(outcome.run))
 
     def _client(self, request: JobRequest, check: Callable[[], None]) -> ModelClient:
         try:
-            spec = find_card(request.card, [Path(folder) for folder in request.card_folders])
+            spec = _find(request)
         except AiError as error:
             raise ModelUnavailable(error.code, error.reason) from error
         return ModelClient(spec, request.card, request.card_folders, self._process, request.priority, check)
@@ -119,6 +114,36 @@ class Runner:
             client.load(pinned=card in self._settings.pinned)
         except ModelFault as error:
             raise ModelUnavailable(error.name, f"{error.reason}.") from error
+
+
+def _report(request: JobRequest, failure: Failure) -> Done:
+    """Say in a report that the model was not run to an end; nothing is run."""
+    files = [Path(file) for file in request.files]
+    reports = report_not_run(files, _find(request), failure.name, failure.reason, _options(request))
+    return Done(request.lease_id, _store_all(request, reports), {"reports": asdict(failure)})
+
+
+def _find(request: JobRequest) -> ModelSpec:
+    return find_card(request.card, [Path(folder) for folder in request.card_folders])
+
+
+def _options(request: JobRequest) -> RunOptions:
+    return RunOptions(
+        created_at=datetime.fromtimestamp(request.created_at_s, tz=UTC).astimezone(),
+        series_number_base=request.series_number_base,
+        software_version=request.software_version,
+        revision=request.revision,
+        part_key=request.part,
+        profiles=request.profiles,
+        predecessors={key: Predecessor(**asdict(sent)) for key, sent in request.predecessors.items()},
+    )
+
+
+def _store_all(request: JobRequest, files: Sequence[ResultFile]) -> tuple[NewResult, ...]:
+    spool = Spool(Path(request.results_root))
+    results = tuple(_store(spool, result) for result in files)
+    failpoint.reach("worker.results_written")
+    return results
 
 
 def _store(spool: Spool, result: ResultFile) -> NewResult:
@@ -133,6 +158,8 @@ def _store(spool: Spool, result: ResultFile) -> NewResult:
         path=stored.path,
         digest=stored.digest,
         size_bytes=stored.size_bytes,
+        number=result.number,
+        profiles=result.profiles,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.journal.connection import Transaction
 from gateway.journal.edges import as_json, failure_columns, take_edge
-from gateway.journal.records import ClaimedJob, Failure, Wanted
+from gateway.journal.numbers import base_for
+from gateway.journal.records import SUPERSEDED, ClaimedJob, Failure, Purpose, Wanted
 from gateway.states import JOB, JobEvent, JobState
 
 _OFFPEAK_AGES_S = 3600.0
@@ -23,7 +25,7 @@ class Lease:
 
 
 def claim(
-    work: Transaction, lease: Lease, at: float, longest_wait_s: float, wanted: Wanted
+    work: Transaction, lease: Lease, at: float, longest_wait_s: float, wanted: Wanted, first_base: int
 ) -> ClaimedJob | None:
     """Lease the first queued job; see :meth:`gateway.journal.journal.Journal.claim_job`."""
     _supersede_jobs(work, at)
@@ -43,13 +45,24 @@ def claim(
     assert job is not None  # noqa: S101 - selected in this transaction
     reason = f"Attempt {job['attempts']}."
     take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.CLAIMED), reason, at)
-    return ClaimedJob(lease_id=lease.id, **dict(job))
+    return _claimed({**dict(job), "series_number_base": base_for(work, dict(job), first_base)}, lease)
+
+
+def _claimed(row: dict[str, Any], lease: Lease) -> ClaimedJob:
+    name, reason = row.pop("failure_name"), row.pop("failure_reason")
+    decoded = {
+        "destinations": tuple(json.loads(row["destinations"])),
+        "written": frozenset(json.loads(row.pop("profiles"))),
+        "purpose": Purpose(row["purpose"]),
+        "reports": Failure(name, reason) if name else None,
+    }
+    return ClaimedJob(lease_id=lease.id, **{**row, **decoded})
 
 
 def superseded(row: Mapping[str, Any]) -> Failure:
     """What is said of a row whose series has a newer revision."""
     return Failure(
-        "SUPERSEDED",
+        SUPERSEDED,
         f"More instances of the series arrived: revision {row['newest_revision']} takes the place of "
         f"revision {row['revision']}.",
     )

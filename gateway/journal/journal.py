@@ -16,10 +16,14 @@ from typing import Any
 from gateway.errors import LostRace
 from gateway.header import Facts
 from gateway.journal.claim import Lease, claim, superseded
-from gateway.journal.connection import Transaction, WriteConnection
-from gateway.journal.edges import as_json, failure_columns, open_delivery, take_edge, write_event
+from gateway.journal.connection import WriteConnection
+from gateway.journal.decide import Person, discard, release, resend
+from gateway.journal.edges import failure_columns, take_edge, write_event
 from gateway.journal.enter import enter
+from gateway.journal.finish import fail, finish, under_lease
 from gateway.journal.holds import replace_holds
+from gateway.journal.outbox import claim_delivery
+from gateway.journal.profiles import Profiles
 from gateway.journal.records import (
     ClaimedDelivery,
     ClaimedJob,
@@ -30,6 +34,7 @@ from gateway.journal.records import (
     NewResult,
     Receipt,
     ReceivingSeries,
+    SentReport,
     SeriesDecision,
     Wanted,
 )
@@ -89,13 +94,19 @@ class Journal:
             self._connection.query("is_own_result_series", {"series_instance_uid": series_instance_uid})
         )
 
-    def decide_series(self, series: ReceivingSeries, decision: SeriesDecision, at: float) -> tuple[int, ...]:
+    def decide_series(
+        self,
+        series: ReceivingSeries,
+        decision: SeriesDecision,
+        at: float,
+        profiles: Profiles = Profiles(),  # noqa: B008 - frozen
+    ) -> tuple[int, ...]:
         """Complete a series and act on the decision, in one transaction; returns the ids of its jobs.
 
         Raises LostRace if an instance arrived since ``series`` was read.
         """
         with self._connection.transaction() as work:
-            return settle(work, series, decision, at)
+            return settle(work, series, decision, at, profiles)
 
     # -- jobs ---------------------------------------------------------------------------------
 
@@ -106,16 +117,18 @@ class Journal:
         at: float,
         longest_wait_s: float = math.inf,
         wanted: Wanted = Wanted(),  # noqa: B008 - frozen
+        series_number_base: int = 9000,
     ) -> ClaimedJob | None:
         """Lease the first queued job; the attempt counts from now, even if the worker dies.
 
         The most urgent one is first, of equals the oldest. A job that would wait for more than
         ``longest_wait_s`` is due: the clock was set back. Jobs of a series that has a newer revision
-        meanwhile are ended first: nobody needs their result.
+        meanwhile are ended first: nobody needs their result. The series numbers of the results of a study
+        begin at ``series_number_base``.
         """
         with self._connection.transaction() as work:
             lease = Lease(lease_id, lease_expires_at)
-            return claim(work, lease, at, longest_wait_s, wanted)
+            return claim(work, lease, at, longest_wait_s, wanted, series_number_base)
 
     def hold_cards(self, holds: Mapping[str, Failure], at: float) -> None:
         """Say which models do not run at present, and why; those that are not named run."""
@@ -145,45 +158,63 @@ class Journal:
         run: Mapping[str, Any],
         at: float,
         hold: Failure | None = None,
+        profiles: Profiles = Profiles(),  # noqa: B008 - frozen
     ) -> None:
-        """Done: result rows, outbox rows (none with a hold) and the job's state in one transaction."""
+        """Done: result rows, outbox rows (none with a hold) and the job's state in one transaction.
+
+        Each destination gets what belongs to its profile: all segmentations first, the overview last. A job
+        that a revision with further destinations has adopted meanwhile may be queued once more for these.
+        """
         with self._connection.transaction() as work:
-            destinations = json.loads(self._under_lease(work, job)["destinations"])
-            reason = f"{len(results)} results stored."
-            take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.SUCCEEDED), reason, at)
-            work.run("close_job", {**failure_columns(hold), "id": job.id, "at": at, "run": as_json(run)})
-            if hold is not None:
-                write_event(work, "job", job.id, hold.name, hold.reason, at)
-            for result in results:
-                result_id = work.insert("insert_result", {**vars(result), "job_id": job.id, "at": at})
-                for destination in () if hold else destinations:
-                    open_delivery(work, result_id, result.kind, destination, at)
+            finish(work, job, results, run, at, hold, profiles)
 
     def requeue_job(
         self, job: ClaimedJob, event: JobEvent, failure: Failure, not_before: float, at: float
     ) -> None:
         """Back to the queue after a retryable error or a lost worker; the attempt stays counted."""
         with self._connection.transaction() as work:
-            self._under_lease(work, job)
+            under_lease(work, job)
             take_edge(work, JOB, job.id, (JobState.RUNNING, event), f"{failure.name}: {failure.reason}", at)
             work.run("release_lease", {**failure_columns(failure), "id": job.id, "not_before": not_before})
             if event is JobEvent.INTERRUPTED:
                 work.run("refund_attempt", {"id": job.id})
 
-    def fail_job(self, job: ClaimedJob, failure: Failure, at: float) -> None:
-        """Give up: the reason is kept for ``explain``."""
-        with self._connection.transaction() as work:
-            self._under_lease(work, job)
-            reason = f"{failure.name}: {failure.reason}"
-            take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.GAVE_UP), reason, at)
-            work.run("close_job", {**failure_columns(failure), "id": job.id, "at": at, "run": None})
+    def fail_job(self, job: ClaimedJob, failure: Failure, at: float, report: Profiles | None = None) -> None:
+        """Give up: the reason is kept for ``explain``.
 
-    def _under_lease(self, work: Transaction, job: ClaimedJob) -> Row:
-        """The row of a job as it is now: a later revision may have adopted it since it was claimed."""
-        row = work.one("job_under_lease", {"id": job.id, "lease_id": job.lease_id})
-        if row is None:
-            raise LostRace("LEASE_LOST", f"job {job.id} is not leased to us any more.")
-        return row
+        Parameters
+        ----------
+        report
+            Given, a job that tells the destinations of it is queued in the same transaction: once for a run,
+            and neither for a report itself nor for what a newer revision took the place of.
+        """
+        with self._connection.transaction() as work:
+            fail(work, job, failure, at, report)
+
+    def reports_before(self, job: ClaimedJob) -> Mapping[str, SentReport]:
+        """Key of a profile → the newest report of an earlier revision that was sent."""
+        found: dict[str, SentReport] = {}
+        for row in map(dict, self._connection.query("reports_of_earlier_revisions", {"id": job.id})):
+            for key in json.loads(row.pop("profiles")):
+                found.setdefault(key, SentReport(**row))
+        return found
+
+    # -- what a person decides ----------------------------------------------------------------
+
+    def release_results(self, job_id: int, person: Person, at: float, profiles: Profiles) -> str:
+        """Send held results. Raises RefusedByState; see :mod:`gateway.journal.decide`."""
+        with self._connection.transaction() as work:
+            return release(work, job_id, person, at, profiles)
+
+    def discard_results(self, job_id: int, person: Person, at: float) -> str:
+        """Never send held results. Raises RefusedByState."""
+        with self._connection.transaction() as work:
+            return discard(work, job_id, person, at)
+
+    def resend_results(self, job_id: int, person: Person, at: float, destination: str = "") -> str:
+        """Send once more what was sent or given up. Raises RefusedByState."""
+        with self._connection.transaction() as work:
+            return resend(work, job_id, person, at, destination)
 
     # -- deliver ------------------------------------------------------------------------------
 
@@ -195,25 +226,8 @@ class Journal:
         One that would wait for more than ``longest_wait_s`` is due: the clock was set back. Results
         of a series that has a newer revision meanwhile are kept here and not sent any more.
         """
-        due = {"destination": destination, "at": at, "longest_wait_s": longest_wait_s}
         with self._connection.transaction() as work:
-            self._supersede_deliveries(work, destination, at)
-            row = work.one("next_delivery", due)
-            if row is None:
-                return None
-            work.run("count_attempt", {"id": row["id"]})
-            delivery = work.one("delivery_to_send", {"id": row["id"]})
-            assert delivery is not None  # noqa: S101 - selected in this transaction
-            reason = f"Attempt {delivery['attempts']} to {destination}."
-            take_edge(work, DELIVERY, row["id"], (DeliveryState.PENDING, DeliveryEvent.CLAIMED), reason, at)
-            return ClaimedDelivery(**dict(delivery))
-
-    def _supersede_deliveries(self, work: Transaction, destination: str, at: float) -> None:
-        for row in work.run("outdated_deliveries", {"destination": destination}).fetchall():
-            failure = superseded(row)
-            edge = (DeliveryState.PENDING, DeliveryEvent.SUPERSEDED)
-            take_edge(work, DELIVERY, row["id"], edge, failure.reason, at)
-            work.run("close_delivery", {**failure_columns(failure), "id": row["id"], "at": at})
+            return claim_delivery(work, destination, at, longest_wait_s)
 
     def delivery_sent(self, delivery: ClaimedDelivery, reason: str, at: float) -> None:
         """The destination stored it."""

@@ -53,15 +53,15 @@ SELECT 1 FROM series WHERE id = :id AND instance_count = :instance_count;
 UPDATE series SET evidence = :evidence, verdict = :verdict, decision = :decision, decided_at = :at WHERE id = :id;
 
 -- name: insert_job
-INSERT INTO job (series_id, part, input_digest, model, card, destinations, state, not_before, created_at, priority)
-VALUES (:series_id, :part, :input_digest, :model, :card, :destinations, 'queued', :at, :at, :priority);
+INSERT INTO job (series_id, part, input_digest, model, card, destinations, state, not_before, created_at, priority,
+                 purpose)
+VALUES (:series_id, :part, :input_digest, :model, :card, :destinations, 'queued', :at, :at, :priority, :purpose);
 
 -- name: job_on_same_input
 -- Of earlier revisions, the newest. What was superseded was not finished, so it is no job to take over.
-SELECT job.id, job.state, job.failure_name, series.id AS series_id, series.revision
-FROM job JOIN series ON series.id = job.series_id
+SELECT job.*, series.revision FROM job JOIN series ON series.id = job.series_id
 WHERE series.study_instance_uid = :study_instance_uid AND series.series_instance_uid = :series_instance_uid
-  AND series.revision < :revision AND job.card = :card
+  AND series.revision < :revision AND job.card = :card AND job.purpose = 'run'
   AND job.input_digest = :input_digest AND job.failure_name IS NOT 'SUPERSEDED'
 ORDER BY series.revision DESC, job.id LIMIT 1;
 
@@ -69,9 +69,14 @@ ORDER BY series.revision DESC, job.id LIMIT 1;
 UPDATE job SET series_id = :series_id, part = :part, model = :model, destinations = :destinations,
                priority = :priority WHERE id = :id;
 
+-- name: failure_report_of
+SELECT job.*, series.revision FROM job JOIN series ON series.id = job.series_id
+WHERE job.series_id = :series_id AND job.model = :model AND job.part = :part AND job.purpose = 'failure_report';
+
 -- name: results_without_delivery
-SELECT id, kind FROM result WHERE job_id = :job_id AND NOT EXISTS (
+SELECT id, kind, number FROM result WHERE job_id = :job_id AND NOT EXISTS (
   SELECT 1 FROM delivery WHERE delivery.result_id = result.id AND delivery.destination = :destination)
+AND EXISTS (SELECT 1 FROM json_each(result.profiles) WHERE value = :profile)
 ORDER BY id;
 
 -- name: superseded_deliveries
@@ -90,7 +95,7 @@ SELECT job.id FROM job JOIN series ON series.id = job.series_id
 WHERE job.state = 'queued' AND (job.not_before <= :at OR job.not_before > :at + :longest_wait_s) AND NOT EXISTS (
   SELECT 1 FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
     AND newer.series_instance_uid = series.series_instance_uid AND newer.revision > series.revision)
-AND job.card NOT IN (SELECT value FROM json_each(:except_cards))
+AND (job.card NOT IN (SELECT value FROM json_each(:except_cards)) OR job.purpose = 'failure_report')
 AND (job.priority = 'urgent' OR NOT :only_urgent)
 ORDER BY CASE WHEN :oldest_first OR job.priority = 'urgent' THEN 0
               WHEN job.priority = 'normal' OR job.created_at <= :at - :offpeak_ages_s THEN 1
@@ -128,14 +133,50 @@ UPDATE job SET attempts = attempts + 1, lease_id = :lease_id, lease_expires_at =
 
 -- name: job_to_run
 SELECT job.id, job.series_id, job.part, job.model, job.card, job.attempts, job.interruptions, job.created_at,
-       job.priority, series.study_instance_uid, series.series_instance_uid, series.revision
-FROM job JOIN series ON series.id = job.series_id WHERE job.id = :id;
+       job.priority, job.destinations, job.profiles, job.purpose, series.study_instance_uid,
+       series.series_instance_uid, series.revision, failed.failure_name, failed.failure_reason
+FROM job JOIN series ON series.id = job.series_id
+LEFT JOIN job AS failed ON job.purpose = 'failure_report' AND failed.purpose = 'run'
+  AND failed.series_id = job.series_id AND failed.model = job.model AND failed.part = job.part
+WHERE job.id = :id;
+
+-- name: bases_in_study
+-- A job that older versions ran has no base of its own; jobs that have written nothing have none yet.
+SELECT job.id, job.part, job.card, job.series_number_base AS base, series.series_instance_uid, series.revision
+FROM job JOIN series ON series.id = job.series_id
+WHERE series.study_instance_uid = :study_instance_uid
+  AND (job.series_number_base IS NOT NULL OR EXISTS (SELECT 1 FROM result WHERE result.job_id = job.id))
+ORDER BY series.revision DESC, job.id DESC;
+
+-- name: first_facts_in_study
+SELECT facts FROM instance WHERE id IN (
+  SELECT min(id) FROM instance WHERE study_instance_uid = :study_instance_uid GROUP BY series_instance_uid);
+
+-- name: set_base
+UPDATE job SET series_number_base = :base WHERE id = :id;
+
+-- name: reports_of_earlier_revisions
+-- Those that a destination has, or gets; the newest first.
+SELECT earlier.study_instance_uid, result.series_instance_uid, result.sop_class_uid, result.sop_instance_uid,
+       result.profiles
+FROM job JOIN series ON series.id = job.series_id
+JOIN series AS earlier ON earlier.study_instance_uid = series.study_instance_uid
+  AND earlier.series_instance_uid = series.series_instance_uid AND earlier.revision < series.revision
+JOIN job AS older ON older.series_id = earlier.id AND older.card = job.card AND older.part = job.part
+JOIN result ON result.job_id = older.id AND result.kind = 'sr'
+WHERE job.id = :id AND EXISTS (
+  SELECT 1 FROM delivery WHERE delivery.result_id = result.id AND (delivery.state IN ('sending', 'sent')
+    OR delivery.state = 'pending' AND EXISTS (
+      SELECT 1 FROM delivery AS other JOIN result AS sibling ON sibling.id = other.result_id
+      WHERE sibling.job_id = older.id AND other.destination = delivery.destination
+        AND other.state IN ('sending', 'sent'))))
+ORDER BY earlier.revision DESC, result.id DESC;
 
 -- name: renew_lease
 UPDATE job SET lease_expires_at = :lease_expires_at WHERE id = :id AND lease_id = :lease_id AND state = 'running';
 
 -- name: job_under_lease
-SELECT destinations FROM job WHERE id = :id AND lease_id = :lease_id AND state = 'running';
+SELECT * FROM job WHERE id = :id AND lease_id = :lease_id AND state = 'running';
 
 -- name: running_jobs
 SELECT id, lease_id, attempts, interruptions FROM job WHERE state = 'running';
@@ -151,11 +192,61 @@ UPDATE job SET attempts = attempts - 1, interruptions = interruptions + 1 WHERE 
 UPDATE job SET lease_id = NULL, lease_expires_at = NULL, finished_at = :at, run = :run,
                failure_name = :failure_name, failure_reason = :failure_reason WHERE id = :id;
 
+-- name: set_profiles
+UPDATE job SET profiles = :profiles WHERE id = :id;
+
+-- name: reopen_job
+UPDATE job SET attempts = 0, not_before = :at, finished_at = NULL WHERE id = :id;
+
 -- name: insert_result
-INSERT INTO result (job_id, kind, sop_class_uid, sop_instance_uid, series_instance_uid, transfer_syntax_uid,
-                    path, digest, size_bytes, created_at)
-VALUES (:job_id, :kind, :sop_class_uid, :sop_instance_uid, :series_instance_uid, :transfer_syntax_uid,
-        :path, :digest, :size_bytes, :at);
+INSERT INTO result (job_id, kind, number, profiles, sop_class_uid, sop_instance_uid, series_instance_uid,
+                    transfer_syntax_uid, path, digest, size_bytes, created_at)
+VALUES (:job_id, :kind, :number, :profiles, :sop_class_uid, :sop_instance_uid, :series_instance_uid,
+        :transfer_syntax_uid, :path, :digest, :size_bytes, :at);
+
+-- name: result_of_job_with_uid
+SELECT id, profiles FROM result WHERE job_id = :job_id AND sop_instance_uid = :sop_instance_uid;
+
+-- name: set_result_profiles
+UPDATE result SET profiles = :profiles WHERE id = :id;
+
+-- name: job_by_id
+SELECT job.*, series.study_instance_uid, series.series_instance_uid, series.revision,
+       (SELECT max(newer.revision) FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
+         AND newer.series_instance_uid = series.series_instance_uid) AS newest_revision
+FROM job JOIN series ON series.id = job.series_id WHERE job.id = :id;
+
+-- name: hold_results
+UPDATE job SET held = :held WHERE id = :id;
+
+-- name: release_results
+UPDATE job SET held = 0, released_at = :at, failure_name = NULL, failure_reason = NULL WHERE id = :id;
+
+-- name: discard_results
+UPDATE job SET failure_name = :failure_name, failure_reason = :failure_reason WHERE id = :id;
+
+-- name: deliveries_to_resend
+SELECT delivery.id, delivery.state FROM delivery JOIN result ON result.id = delivery.result_id
+WHERE result.job_id = :job_id AND delivery.state IN ('dead', 'sent')
+  AND (:destination = '' OR delivery.destination = :destination) ORDER BY delivery.id;
+
+-- name: resend_delivery
+-- A person has looked at it: it is given as long as a new one.
+UPDATE delivery SET attempts = 0, next_attempt_at = :at, created_at = :at, finished_at = NULL, failure_name = NULL,
+                    failure_reason = NULL WHERE id = :id;
+
+-- name: waiting_for_a_person
+-- Of the newest revisions: results that are held, and deliveries that were given up.
+SELECT job.id AS job, job.model, job.card, job.part, job.purpose, job.failure_name, job.failure_reason,
+       job.finished_at, job.destinations, job.held, series.study_instance_uid, series.series_instance_uid, series.revision,
+       (SELECT count(*) FROM delivery JOIN result ON result.id = delivery.result_id
+        WHERE result.job_id = job.id AND delivery.state = 'dead' AND delivery.failure_name IS NOT 'SUPERSEDED') AS dead
+FROM job JOIN series ON series.id = job.series_id
+WHERE (job.held AND job.failure_name IS NOT 'RESULTS_DISCARDED' OR dead > 0)
+  AND NOT EXISTS (SELECT 1 FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
+    AND newer.series_instance_uid = series.series_instance_uid AND newer.revision > series.revision
+    AND newer.state <> 'receiving')
+ORDER BY job.id;
 
 -- name: insert_delivery
 INSERT INTO delivery (result_id, destination, state, next_attempt_at, created_at)
@@ -245,14 +336,15 @@ SELECT sop_instance_uid, digest, received_at FROM instance WHERE study_instance_
 AND series_instance_uid = :series_instance_uid AND role = 'conflict' ORDER BY id;
 
 -- name: jobs_of_series
-SELECT job.id, part, input_digest, model, job.card, destinations, state, priority, attempts, interruptions,
-       created_at, finished_at, failure_name, failure_reason, run,
-       CASE WHEN state = 'queued' THEN hold.name END AS hold_name,
-       CASE WHEN state = 'queued' THEN hold.reason END AS hold_reason
+SELECT job.id, purpose, part, input_digest, model, job.card, destinations, state, priority, attempts, interruptions,
+       created_at, finished_at, failure_name, failure_reason, held, released_at, series_number_base, profiles, run,
+       CASE WHEN state = 'queued' AND purpose = 'run' THEN hold.name END AS hold_name,
+       CASE WHEN state = 'queued' AND purpose = 'run' THEN hold.reason END AS hold_reason
 FROM job LEFT JOIN hold ON hold.card = job.card WHERE series_id = :series_id ORDER BY job.id;
 
 -- name: results_of_job
-SELECT id, kind, sop_class_uid, sop_instance_uid, series_instance_uid, path, digest, size_bytes
+SELECT id, kind, number, profiles, sop_class_uid, sop_instance_uid, series_instance_uid, transfer_syntax_uid, path,
+       digest, size_bytes
 FROM result WHERE job_id = :job_id ORDER BY id;
 
 -- name: deliveries_of_result

@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.journal.connection import ReadConnection
 from gateway.journal.records import Json
 
-_JSON_COLUMNS = ("evidence", "verdict", "decision", "destinations", "run", "facts", "details")
+_JSON_COLUMNS = ("evidence", "verdict", "decision", "destinations", "profiles", "run", "facts", "details")
 
 
 def _plain(row: sqlite3.Row) -> Json:
@@ -62,6 +62,14 @@ class JournalReader:
     def refusals(self, limit: int = 50) -> list[Json]:
         """The newest refused associations and instances, newest first."""
         return [_plain(row) for row in self._connection.query("refusals", {"limit": limit})]
+
+    def has_job(self, job_id: int) -> bool:
+        """Whether there is a job with this number."""
+        return bool(self._connection.query("job_by_id", {"id": job_id}))
+
+    def waiting_for_a_person(self) -> list[Json]:
+        """Jobs of newest revisions whose results are held, or have deliveries that were given up."""
+        return [_plain(row) for row in self._connection.query("waiting_for_a_person")]
 
     def _events(self, subject: str, subject_id: int) -> list[Json]:
         rows = self._connection.query("events_of", {"subject": subject, "subject_id": subject_id})

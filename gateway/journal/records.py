@@ -12,7 +12,23 @@ from gateway.header import Facts, InstanceHeader
 Json = dict[str, Any]
 
 QUALITY_HOLD = "QUALITY_HOLD"
-"""Failure name of a job that is done, whose results are kept and not sent."""
+"""Failure name of a job that is done, whose results a quality rule of the card holds back."""
+
+NOTHING_FOUND = "NOTHING_FOUND"
+"""The same of one that found no structure, where the site does not want such results."""
+
+DISCARDED = "RESULTS_DISCARDED"
+"""The same of one whose held results a person does not want to be sent."""
+
+SUPERSEDED = "SUPERSEDED"
+"""Failure name of what nobody needs any more, because its series has a newer revision."""
+
+
+class Purpose(StrEnum):
+    """What a job does."""
+
+    RUN = "run"
+    FAILURE_REPORT = "failure_report"
 
 
 class Receipt(StrEnum):
@@ -134,7 +150,19 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job under a lease."""
+    """A job under a lease.
+
+    Attributes
+    ----------
+    destinations
+        As they were when it was claimed: a later revision may change them meanwhile.
+    written
+        Keys of the profiles whose results earlier runs of it have written.
+    reports
+        Of a failure report: why the run failed.
+    series_number_base
+        Its own in the study; see :mod:`gateway.journal.numbers`.
+    """
 
     id: int
     lease_id: str
@@ -149,11 +177,24 @@ class ClaimedJob:
     study_instance_uid: str
     series_instance_uid: str
     revision: int
+    destinations: tuple[str, ...]
+    written: frozenset[str]
+    purpose: Purpose
+    reports: Failure | None
+    series_number_base: int
 
 
 @dataclass(frozen=True)
 class NewResult:
-    """An encoded result whose file is durable in the results folder."""
+    """An encoded result whose file is durable in the results folder.
+
+    Attributes
+    ----------
+    number
+        Its Instance Number: segmentations can be several.
+    profiles
+        Keys of the profiles that it belongs to.
+    """
 
     kind: str
     sop_class_uid: str
@@ -163,6 +204,18 @@ class NewResult:
     path: str
     digest: str
     size_bytes: int
+    number: int = 1
+    profiles: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True)
+class SentReport:
+    """A structured report that was sent, as a later one refers to it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 @dataclass(frozen=True)

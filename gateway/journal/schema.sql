@@ -43,7 +43,7 @@ CREATE TABLE instance (                  -- one stored file
 );
 CREATE INDEX instance_by_series ON instance (study_instance_uid, series_instance_uid, first_revision);
 
-CREATE TABLE job (                       -- one model run on one part of a series revision
+CREATE TABLE job (                       -- one model run on one part of a series revision, or the report that it failed
   id               INTEGER PRIMARY KEY,
   series_id        INTEGER NOT NULL REFERENCES series (id),  -- a later revision may adopt it
   part             TEXT NOT NULL,        -- key of the sub-volume; empty when the series is one volume
@@ -63,7 +63,12 @@ CREATE TABLE job (                       -- one model run on one part of a serie
   failure_reason   TEXT,
   run              TEXT,                 -- JSON: what the worker reported
   priority         TEXT NOT NULL DEFAULT 'normal' CHECK (priority IN ('urgent', 'normal', 'offpeak')),
-  UNIQUE (series_id, model, part)
+  purpose          TEXT NOT NULL DEFAULT 'run' CHECK (purpose IN ('run', 'failure_report')),
+  profiles         TEXT NOT NULL DEFAULT '{}',  -- JSON: key of each profile whose results are written -> its settings
+  series_number_base INTEGER,            -- of its results, its own in the study; NULL until it is claimed
+  held             INTEGER NOT NULL DEFAULT 0,  -- 1: its results are kept here until a person releases them
+  released_at      REAL,                 -- when a person did
+  UNIQUE (series_id, model, part, purpose)
 );
 CREATE INDEX job_queued ON job (not_before, id) WHERE state = 'queued';
 CREATE INDEX job_running ON job (state) WHERE state = 'running';
@@ -78,7 +83,9 @@ CREATE TABLE hold (                      -- a model that does not run at present
 CREATE TABLE result (                    -- one encoded object, stored before it is sent
   id                  INTEGER PRIMARY KEY,
   job_id              INTEGER NOT NULL REFERENCES job (id),
-  kind                TEXT NOT NULL,     -- seg, sr, overview
+  kind                TEXT NOT NULL,     -- seg, sr, overview, rtstruct
+  number              INTEGER NOT NULL,  -- Instance Number: segmentations can be several
+  profiles            TEXT NOT NULL,     -- JSON list: keys of the profiles that it belongs to; "" is the default one
   sop_class_uid       TEXT NOT NULL,
   sop_instance_uid    TEXT NOT NULL UNIQUE,
   series_instance_uid TEXT NOT NULL,
@@ -86,10 +93,10 @@ CREATE TABLE result (                    -- one encoded object, stored before it
   path                TEXT NOT NULL,     -- below the results folder
   digest              TEXT NOT NULL,     -- SHA-256 of the file
   size_bytes          INTEGER NOT NULL,
-  created_at          REAL NOT NULL,
-  UNIQUE (job_id, kind)
+  created_at          REAL NOT NULL
 );
 CREATE INDEX result_by_series ON result (series_instance_uid);
+CREATE INDEX result_by_job ON result (job_id);
 
 CREATE TABLE delivery (                  -- the outbox: one result for one destination
   id              INTEGER PRIMARY KEY,

@@ -2,33 +2,34 @@
 
 A part of a later revision that has the same images as before is not run and not sent again, even where what
 came later has given it another key: the job of the earlier revision becomes the job of the later one, with
-its results and deliveries.
+its results and deliveries, and with the report of its failure. A destination that wants the results in a
+profile in which they were never written gets them: the job is queued once more for that profile alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import LostRace
 from gateway.journal.connection import Transaction
-from gateway.journal.edges import as_json, open_delivery, take_edge, write_event
-from gateway.journal.records import QUALITY_HOLD, NewJob, ReceivingSeries, SeriesDecision
-from gateway.states import (
-    DELIVERY,
-    JOB,
-    SERIES,
-    DeliveryEvent,
-    DeliveryState,
-    JobEvent,
-    JobState,
-    SeriesEvent,
-    SeriesState,
+from gateway.journal.edges import as_json, take_edge, write_event
+from gateway.journal.finish import insert_job, send, write_what_is_lacking
+from gateway.journal.profiles import Profiles
+from gateway.journal.records import (
+    DISCARDED,
+    SUPERSEDED,
+    NewJob,
+    Purpose,
+    ReceivingSeries,
+    SeriesDecision,
 )
+from gateway.states import JOB, SERIES, JobEvent, JobState, SeriesEvent, SeriesState
 
 
 def settle(
-    work: Transaction, series: ReceivingSeries, decision: SeriesDecision, at: float
+    work: Transaction, series: ReceivingSeries, decision: SeriesDecision, at: float, profiles: Profiles
 ) -> tuple[int, ...]:
     """Complete a series and give it its jobs; returns their ids, in the order of the decision.
 
@@ -54,10 +55,12 @@ def settle(
     )
     reason = f"{decision.name}: {decision.reason}"
     take_edge(work, SERIES, series.id, (SeriesState.COMPLETE, event), reason, at)
-    return tuple(_insert_or_adopt(work, series, job, at) for job in decision.jobs)
+    return tuple(_insert_or_adopt(work, series, job, at, profiles) for job in decision.jobs)
 
 
-def _insert_or_adopt(work: Transaction, series: ReceivingSeries, job: NewJob, at: float) -> int:
+def _insert_or_adopt(
+    work: Transaction, series: ReceivingSeries, job: NewJob, at: float, profiles: Profiles
+) -> int:
     values = {
         "study_instance_uid": series.study_instance_uid,
         "series_instance_uid": series.series_instance_uid,
@@ -66,37 +69,52 @@ def _insert_or_adopt(work: Transaction, series: ReceivingSeries, job: NewJob, at
         "input_digest": job.input_digest,
     }
     known = work.one("job_on_same_input", values)
-    return _insert(work, series, job, at) if known is None else _adopt(work, series, job, dict(known), at)
+    if known is None:
+        row = {**vars(job), "series_id": series.id, "purpose": Purpose.RUN}
+        return insert_job(work, row, job.destinations, job.reason, at)
+    report = work.one("failure_report_of", dict(known))
+    _adopt(work, series, job, dict(known), at, profiles)
+    if report is not None:
+        _adopt_report(work, series, job, dict(report), at, profiles)
+    return int(known["id"])
 
 
-def _insert(work: Transaction, series: ReceivingSeries, job: NewJob, at: float) -> int:
-    row = {
-        "series_id": series.id,
-        "part": job.part,
-        "input_digest": job.input_digest,
-        "model": job.model,
-        "card": job.card,
-        "destinations": as_json(job.destinations),
-        "priority": job.priority,
-        "at": at,
-    }
-    job_id = work.insert("insert_job", row)
-    write_event(work, "job", job_id, "created", job.reason, at, states=(None, JobState.QUEUED))
-    return job_id
+def _adopt_report(
+    work: Transaction,
+    series: ReceivingSeries,
+    job: NewJob,
+    report: Mapping[str, Any],
+    at: float,
+    profiles: Profiles,
+) -> None:
+    """Make the report of a failure one of this revision; one that was superseded in between is made anew."""
+    told = profiles.report_to(job.destinations, ())
+    if report["failure_name"] != SUPERSEDED:
+        _adopt(work, series, job, report, at, profiles)
+    elif told:
+        row = {**vars(job), "series_id": series.id, "purpose": Purpose.FAILURE_REPORT}
+        reason = f"Revision {series.revision} of the series wants the report of the failure again."
+        insert_job(work, row, told, reason, at)
 
 
 def _adopt(
-    work: Transaction, series: ReceivingSeries, job: NewJob, known: Mapping[str, Any], at: float
-) -> int:
+    work: Transaction,
+    series: ReceivingSeries,
+    job: NewJob,
+    known: Mapping[str, Any],
+    at: float,
+    profiles: Profiles,
+) -> None:
     """Make a job of an earlier revision one of this; what a destination lacks is sent there."""
-    job_id = int(known["id"])
+    job_id, purpose = int(known["id"]), Purpose(known["purpose"])
     part = f"part {job.part}" if job.part else "the volume"
     reason = (
         f"Revision {series.revision} of the series has the same instances in {part} as revision "
         f"{known['revision']}: its job is taken over, and what was run and sent is not repeated."
     )
     take_edge(work, JOB, job_id, (JobState(known["state"]), JobEvent.ADOPTED), reason, at)
-    destinations = as_json(job.destinations)
+    is_run = purpose is Purpose.RUN
+    destinations = job.destinations if is_run else profiles.report_to(job.destinations, ())
     row = {
         "id": job_id,
         "series_id": series.id,
@@ -104,21 +122,12 @@ def _adopt(
         "model": job.model,
         "priority": job.priority,
     }
-    work.run("adopt_job", {**row, "destinations": destinations})
+    work.run("adopt_job", {**row, "destinations": as_json(destinations)})
     taken = f"Job {job_id} is taken over by revision {series.revision}: the same instances in {part}."
     write_event(work, "series", int(known["series_id"]), "JOB_ADOPTED", taken, at, details={"job": job_id})
-    for destination in () if known["failure_name"] == QUALITY_HOLD else job.destinations:
-        _send_what_is_lacking(work, job_id, destination, series.revision, at)
-    return job_id
-
-
-def _send_what_is_lacking(work: Transaction, job_id: int, destination: str, revision: int, at: float) -> None:
-    """Results that this destination was never to get, and those that a revision in between did not want."""
-    where = {"job_id": job_id, "destination": destination}
-    for result in work.run("results_without_delivery", where).fetchall():
-        open_delivery(work, result["id"], result["kind"], destination, at)
-    reason = f"Revision {revision} of the series wants the result again."
-    for row in work.run("superseded_deliveries", where).fetchall():
-        edge = (DeliveryState.DEAD, DeliveryEvent.WANTED_AGAIN)
-        take_edge(work, DELIVERY, row["id"], edge, reason, at)
-        work.run("reopen_delivery", {"id": row["id"], "at": at})
+    if not known["held"]:
+        send(work, job_id, destinations, profiles, at)
+    if known["state"] == JobState.DONE and known["failure_name"] != DISCARDED:
+        # One that is not done yet finds out what is wanted when it is claimed, and once more at its end.
+        written = json.loads(known["profiles"])
+        write_what_is_lacking(work, job_id, destinations, written, purpose, profiles, at)

@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from ai.profile import DEFAULT_PROFILE, Compression, SegmentationKind
 from gateway.routing import Priority
 from gateway.settings.units import (
     DURATION_UNITS,
@@ -111,6 +112,22 @@ class Dicom(Section):
     """Further storage SOP classes by UID or keyword; empty: every storage class of the standard."""
 
 
+class ResultProfile(Section):
+    """How results are written for a destination; see :class:`ai.profile.Profile`."""
+
+    segmentation: SegmentationKind = DEFAULT_PROFILE.segmentation
+    compression: Compression = DEFAULT_PROFILE.compression
+    """Of label maps and fractional segmentations; binary ones are never compressed (PS3.5 8.2)."""
+    max_frames: int = Field(default=DEFAULT_PROFILE.maximum_frames or 0, ge=0)
+    """Of one object; 0: no limit."""
+    max_segments: int = Field(default=DEFAULT_PROFILE.maximum_segments or 0, ge=0)
+    when_over: Literal["split", "label_map"] = DEFAULT_PROFILE.when_over
+    absent: Literal["segment", "report"] = DEFAULT_PROFILE.absent
+    report: bool = DEFAULT_PROFILE.report
+    overview: bool = DEFAULT_PROFILE.overview
+    rtstruct: bool = DEFAULT_PROFILE.rtstruct
+
+
 class Peer(Section):
     """A system that we talk to."""
 
@@ -118,6 +135,8 @@ class Peer(Section):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     roles: tuple[Literal["source", "destination", "query"], ...] = Field(min_length=1)
+    results: ResultProfile = ResultProfile()
+    """Only of a destination."""
 
 
 class Admission(Section):
@@ -160,9 +179,14 @@ class Results(Section):
     """What happens to results."""
 
     status: Literal["live", "shadow"] = "shadow"
-    series_number_base: int = Field(default=9000, ge=1, le=2**31 - 100)
+    series_number_base: int = Field(default=9000, ge=1, le=2_000_000_000)
+    """Of the first results in a study; those of the next job there begin ten higher."""
     send_failed_quality: bool = False
     """Send what a quality rule of the model's card calls FAIL; otherwise it is kept here, QUALITY_HOLD."""
+    send_when_nothing_found: bool = True
+    """False: the results of a run that found no structure are kept here, NOTHING_FOUND."""
+    send_when_failed: bool = False
+    """Send a report that says so when a job has failed for good."""
 
 
 class Delivery(Section):

@@ -92,6 +92,22 @@ def check_peers(settings: Settings, document: Document) -> None:
                 document.add(here, message)
 
 
+def check_profiles(settings: Settings, document: Document) -> None:
+    """How results are written: of destinations only, and nothing that cannot be done."""
+    for name, peer in settings.peers.items():
+        here, results = ("peers", name, "results"), peer.results
+        if here in document.marks and "destination" not in peer.roles:
+            document.add(here, f'peer "{name}" does not have the role destination, so it gets no results')
+            continue
+        becomes_label_map = results.when_over == "label_map" and (results.max_frames or results.max_segments)
+        if results.segmentation == "binary" and results.compression != "none" and not becomes_label_map:
+            message = (
+                f"{results.compression} cannot compress binary segmentations, whose bits no transfer syntax "
+                "compresses; write segmentation: label_map or fractional, or compression: none"
+            )
+            document.add((*here, "compression"), message)
+
+
 def check_bounds(settings: Settings, document: Document) -> None:
     """Settings that only make sense together."""
     completion, workers, delivery = settings.completion, settings.workers, settings.delivery
@@ -129,4 +145,11 @@ def _is_sop_class_keyword(text: str) -> bool:
     return isinstance(found, uid.UID) and found.type == "SOP Class"
 
 
-CHECKS: tuple[Check, ...] = (check_routes, check_actions, check_peers, check_bounds, check_storage_classes)
+CHECKS: tuple[Check, ...] = (
+    check_routes,
+    check_actions,
+    check_peers,
+    check_profiles,
+    check_bounds,
+    check_storage_classes,
+)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ai.profile import Profile
 from gateway.completion import CompletionRules
+from gateway.journal.profiles import Profiles
 from gateway.routing import Route, parse_condition
-from gateway.settings.model import Settings
+from gateway.settings.model import ResultProfile, Settings
 
 
 def completion_rules(settings: Settings) -> CompletionRules:
@@ -25,6 +27,21 @@ def routes(settings: Settings) -> tuple[Route, ...]:
             priority=route.priority,
         )
         for route in settings.routes
+    )
+
+
+def profiles(settings: Settings) -> Profiles:
+    """How each destination wants its results written."""
+    peers = settings.peers.items()
+    return Profiles({name: _profile(peer.results) for name, peer in peers if "destination" in peer.roles})
+
+
+def _profile(results: ResultProfile) -> Profile:
+    values = results.model_dump(exclude={"max_frames", "max_segments"})
+    return Profile(
+        **values,
+        maximum_frames=results.max_frames or None,
+        maximum_segments=results.max_segments or None,
     )
 
 

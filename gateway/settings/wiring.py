@@ -11,11 +11,12 @@ from ai.model import find_card
 from gateway import __version__
 from gateway.deliver.send import SenderSettings
 from gateway.deliver.storage_scu import Address
+from gateway.jobs.commit import Sending
 from gateway.jobs.dispatch import DispatchSettings
 from gateway.jobs.messages import WorkerSettings
 from gateway.retry import Policy
 from gateway.settings.model import Settings
-from gateway.settings.runtime import cards, completion_rules, routes, why_held
+from gateway.settings.runtime import cards, completion_rules, profiles, routes, why_held
 from gateway.sweep import SweepRules
 
 _PATIENTS_FILES = ("spool", "results", "journal.db", "journal.db-wal", "journal.db-shm")
@@ -29,6 +30,7 @@ def sweep_rules(settings: Settings) -> SweepRules:
         cards=cards(settings),
         needs=model_needs(settings),
         live=settings.results.status == "live",
+        profiles=profiles(settings),
     )
 
 
@@ -80,7 +82,12 @@ def dispatch_settings(settings: Settings, spool_root: Path, results_root: Path) 
         retry_after_s=workers.retry_after,
         job_timeout_s=workers.job_timeout,
         lease_s=workers.lease,
-        send_failed_quality=settings.results.send_failed_quality,
+        sending=Sending(
+            profiles=profiles(settings),
+            failed_quality=settings.results.send_failed_quality,
+            nothing_found=settings.results.send_when_nothing_found,
+            failures=settings.results.send_when_failed,
+        ),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ai.geometry import FrameRef, Needs, NotAVolume, Part, VolumeGeometry, assess, unfit
 from ai.source import Header, slice_headers
 from gateway.completion import CompletionRules
 from gateway.header import Facts, series_facts
+from gateway.journal.profiles import Profiles
 from gateway.journal.records import Member, NewJob, ReceivingSeries, SeriesDecision
 from gateway.routing import Route, Routing, first_match
 from gateway.sweep.records import Outcome, decision_record, series_reason, verdict_record
@@ -37,6 +38,8 @@ class SweepRules:
         jobs wait for the card.
     live
         False is shadow mode: models run, results are kept, nothing is sent.
+    profiles
+        How each destination wants its results.
     """
 
     completion: CompletionRules
@@ -44,6 +47,7 @@ class SweepRules:
     cards: Mapping[str, str]
     needs: Mapping[str, Needs]
     live: bool
+    profiles: Profiles = field(default_factory=Profiles)
 
 
 def consider(

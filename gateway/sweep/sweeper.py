@@ -107,7 +107,8 @@ class Sweeper:
             decision = without_routing("ASSESSMENT_FAILED", reason, evidence, self._rules, refused=True)
         failpoint.reach("sweep.before_decision")
         try:
-            job_ids = self._journal.decide_series(series, decision, self._clock.now_s())
+            now_s = self._clock.now_s()
+            job_ids = self._journal.decide_series(series, decision, now_s, self._rules.profiles)
         except LostRace:
             return False
         failpoint.reach("sweep.decided")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -15,14 +16,17 @@ from typing import Any
 import pytest
 import structlog
 
+from ai.profile import Profile
 from gateway.child import environment_for_child
 from gateway.clock import SystemClock
 from gateway.header import InstanceHeader
 from gateway.jobs.checks import result_damage
+from gateway.jobs.commit import Sending
 from gateway.jobs.dispatch import Dispatcher, DispatchSettings
 from gateway.jobs.executor import LocalExecutor
 from gateway.jobs.messages import WorkerSettings
 from gateway.journal import Journal, JournalReader
+from gateway.journal.profiles import Profiles
 from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecision
 from gateway.spool import Spool
 
@@ -32,7 +36,7 @@ SCRIPTED_WORKER = Path(__file__).parent / "scripted_worker.py"
 class Bench:
     """A journal with queued jobs, and a dispatcher that runs them on the scripted worker."""
 
-    def __init__(self, folder: Path, cards: tuple[str, ...], slots: int = 1, **limits: float) -> None:
+    def __init__(self, folder: Path, cards: tuple[str, ...], slots: int = 1, **limits: Any) -> None:
         self.folder = folder
         self.clock = SystemClock()
         self.journal = Journal(folder / "journal.db")
@@ -42,28 +46,41 @@ class Bench:
         settings = WorkerSettings("cpu", cards=("ok",), card_folders=(), heartbeat_s=0.05)
         self.executor = LocalExecutor((settings,) * slots, log, (sys.executable, str(SCRIPTED_WORKER)))
         self.dispatcher = Dispatcher(self.journal, self.executor, self._settings(limits), self.clock, log)
-        self.jobs = [self.add(number, card) for number, card in enumerate(cards, start=1)]
+        to = limits.get("destinations", ("pacs",))
+        self.jobs = [self.add(n, card, destinations=to) for n, card in enumerate(cards, start=1)]
         self.stopping = threading.Event()
         self.thread = threading.Thread(
             target=self.dispatcher.run, args=(self.stopping, limits.get("drain_s", 5.0)), daemon=True
         )
 
-    def _settings(self, limits: dict[str, float]) -> DispatchSettings:
+    def _settings(self, limits: dict[str, Any]) -> DispatchSettings:
         return DispatchSettings(
             spool_root=self.spool.root,
             results_root=self.results.root,
             card_folders=(),
             series_number_base=9000,
             software_version="test",
-            max_attempts=3,
+            max_attempts=limits.get("max_attempts", 3),
             retry_after_s=limits.get("retry_after_s", 0.05),
             job_timeout_s=limits.get("job_timeout_s", 20.0),
             lease_s=limits.get("lease_s", 10.0),
             cancel_within_s=limits.get("cancel_within_s", 0.2),
-            send_failed_quality=bool(limits.get("send_failed_quality", False)),
+            sending=Sending(
+                profiles=Profiles(limits.get("profiles", {})),
+                failed_quality=bool(limits.get("send_failed_quality", False)),
+                nothing_found=bool(limits.get("send_when_nothing_found", True)),
+                failures=bool(limits.get("send_when_failed", False)),
+            ),
         )
 
-    def add(self, number: int, card: str, priority: str = "normal", series: int = 0) -> int:
+    def add(
+        self,
+        number: int,
+        card: str,
+        priority: str = "normal",
+        series: int = 0,
+        destinations: tuple[str, ...] = ("pacs",),
+    ) -> int:
         stored = self.spool.store(f"instance {number}".encode())
         series_uid = f"1.4.{series or number}"
         header = InstanceHeader("1.2.840.10008.5.1.4.1.1.2", f"1.2.{number}", "1.3", series_uid, {})
@@ -71,7 +88,7 @@ class Bench:
         now = self.clock.now_s()
         self.journal.record_instance(instance, now)
         [received] = self.journal.receiving_series()
-        job = NewJob("model", card, ("pacs",), "test", "", f"digest {number}", priority)
+        job = NewJob("model", card, destinations, "test", "", f"digest {number}", priority)
         decision = SeriesDecision({"reason": "quiet"}, {}, {}, "ROUTE_MATCHED", "test", (job,), refused=False)
         (job_id,) = self.journal.decide_series(received, decision, now)
         return job_id
@@ -94,6 +111,26 @@ class Bench:
             return next(job for each in details for job in each["jobs"] if job["id"] == job_id)
         finally:
             reader.close()
+
+    def all_jobs(self) -> list[dict[str, Any]]:
+        reader = JournalReader(self.folder / "journal.db")
+        try:
+            jobs = [j for series in reader.series() for j in reader.series_details(series)["jobs"]]
+            return sorted(jobs, key=lambda job: int(job["id"]))
+        finally:
+            reader.close()
+
+    def add_to(self, job_id: int) -> None:
+        """One more stored instance of the series of a job, as if it had come in time."""
+        stored = self.spool.store(b"another instance")
+        with sqlite3.connect(self.folder / "journal.db") as connection:
+            connection.execute(
+                "INSERT INTO instance SELECT NULL, sop_instance_uid || '.9', 'other', sop_class_uid, "
+                "transfer_syntax_uid, study_instance_uid, series_instance_uid, first_revision, role, ?, "
+                "size_bytes, facts, frames, source, received_at, copies FROM instance WHERE id = ?",
+                (stored.path, job_id),
+            )
+        connection.close()
 
     def wait_for(self, job_id: int, state: str) -> dict[str, Any]:
         return wait_for(lambda: (r := self.record(job_id))["state"] == state and r)
@@ -404,3 +441,108 @@ def test_jobs_of_a_model_whose_files_are_gone_wait_uncharged_until_it_is_repaire
     assert waiting["hold_name"] == "MODEL_FILE_MISSING"
     (b.folder / "repaired").touch()
     assert b.wait_for(b.jobs[0], "done")["hold_name"] is None
+
+
+VNA = Profile(segmentation="label_map", compression="rle")
+
+
+def test_the_worker_is_told_the_profiles_of_the_destinations_and_each_gets_its_own(bench: Make) -> None:
+    b = bench("ok", profiles={"vna": VNA}, destinations=("pacs", "vna"))
+    b.start()
+    job = b.wait_for(b.jobs[0], "done")
+    sent = [(r["kind"], r["profiles"], [d["destination"] for d in r["deliveries"]]) for r in job["results"]]
+    assert sent == [
+        ("seg", [""], ["pacs"]),
+        ("seg", [VNA.key], ["vna"]),
+        ("sr", [""], ["pacs"]),
+        ("sr", [VNA.key], ["vna"]),
+    ]
+    assert job["profiles"][VNA.key]["segmentation"] == "label_map"
+
+
+@pytest.mark.parametrize(
+    ("card", "send", "held"), [("empty", False, True), ("empty", True, False), ("half", False, False)]
+)
+def test_results_without_any_structure_are_kept_where_the_site_does_not_want_them(
+    bench: Make, card: str, send: bool, held: bool
+) -> None:
+    b = bench(card, send_when_nothing_found=send)
+    b.start()
+    job = b.wait_for(b.jobs[0], "done")
+    assert (job["failure_name"] == "NOTHING_FOUND", bool(job["held"])) == (held, held)
+    assert [len(result["deliveries"]) for result in job["results"]] == [not held, not held]
+    if held:
+        assert "None of the 2 structures was found" in job["failure_reason"]
+
+
+@pytest.mark.parametrize(
+    ("card", "name"), [("crash", "WORKER_DIED"), ("refuse", "PIXEL_DATA_TOO_SHORT"), ("full", "DISK_FULL")]
+)
+def test_a_job_that_has_failed_for_good_is_reported_once(bench: Make, card: str, name: str) -> None:
+    b = bench(card, "ok", send_when_failed=True)
+    b.start()
+    failed = b.wait_for(b.jobs[0], "failed")
+    report = b.wait_for(b.jobs[-1] + 1, "done")
+    assert (failed["failure_name"], report["purpose"]) == (name, "failure_report")
+    (result,) = report["results"]
+    assert (result["kind"], [d["destination"] for d in result["deliveries"]]) == ("sr", ["pacs"])
+    assert name in (b.results.root / result["path"]).read_text()
+    b.wait_for(b.jobs[1], "done")
+    assert [j["purpose"] for j in b.all_jobs()] == ["run", "run", "failure_report"]
+
+
+def test_what_is_left_of_a_series_is_enough_to_report_that_its_files_are_missing(bench: Make) -> None:
+    b = bench("ok", send_when_failed=True)
+    (path,) = b.spool.root.glob("objects/*/*")
+    b.add_to(b.jobs[0])
+    path.unlink()
+    b.start()
+    assert b.wait_for(b.jobs[0], "failed")["failure_name"] == "INSTANCE_FILE_MISSING"
+    assert b.wait_for(b.jobs[0] + 1, "done")["results"][0]["kind"] == "sr"
+
+
+def test_a_report_of_a_series_of_which_nothing_is_left_fails_and_says_why(bench: Make) -> None:
+    b = bench("ok", send_when_failed=True)
+    for path in b.spool.root.glob("objects/*/*"):
+        path.unlink()
+    b.start()
+    b.wait_for(b.jobs[0], "failed")
+    report = b.wait_for(b.jobs[0] + 1, "failed")
+    assert (report["purpose"], report["failure_name"]) == ("failure_report", "INSTANCE_FILE_MISSING")
+    assert len(b.all_jobs()) == 2
+
+
+def test_a_running_job_that_is_superseded_is_not_reported(bench: Make) -> None:
+    b = bench("obedient", lease_s=0.6, send_when_failed=True)
+    b.start()
+    b.wait_for(b.jobs[0], "running")
+    later = b.add(9, "ok", series=1)
+    assert b.wait_for(b.jobs[0], "failed")["failure_name"] == "SUPERSEDED"
+    b.wait_for(later, "done")
+    assert [j["purpose"] for j in b.all_jobs()] == ["run", "run"]
+
+
+def test_a_report_says_nothing_good_of_the_model(bench: Make) -> None:
+    b = bench("model-crash", "model-crash", "model-crash", "ok", send_when_failed=True, max_attempts=1)
+    b.start()
+    for job in b.jobs[:3]:
+        b.wait_for(job, "failed")
+    held = wait_for(lambda: b.journal.holds())
+    assert held["model-crash"].name == "MODEL_SWITCHED_OFF", "a report in between is no success of the model"
+    reports = wait_for(
+        lambda: (
+            (r := [j for j in b.all_jobs() if j["purpose"] == "failure_report" and j["state"] == "done"])
+            and len(r) == 3
+            and r
+        )
+    )
+    assert {report["card"] for report in reports} == {"model-crash"}
+
+
+def test_jobs_of_a_study_have_series_numbers_of_their_own(bench: Make) -> None:
+    b = bench("ok", "ok")
+    b.start()
+    jobs = [b.wait_for(job, "done") for job in b.jobs]
+    assert [job["series_number_base"] for job in jobs] == [9000, 9010]
+    texts = [(b.results.root / job["results"][0]["path"]).read_text() for job in jobs]
+    assert ["9000" in texts[0], "9010" in texts[1]] == [True, True]

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ai.model import find_card
+from ai.profile import DEFAULT_PROFILE, Profile
 from gateway.completion import CompletionRules
 from gateway.errors import ConfigurationError
 from gateway.settings import Problem, Settings, SettingsError, load_settings
-from gateway.settings.runtime import cards, completion_rules, routes
+from gateway.settings.runtime import cards, completion_rules, profiles, routes
 from gateway.settings.schema import schema_text
-from gateway.settings.wiring import model_needs, sweep_rules, worker_settings
+from gateway.settings.wiring import dispatch_settings, model_needs, sweep_rules, worker_settings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "config" / "gateway.yaml"
@@ -453,3 +454,83 @@ def test_a_model_whose_card_is_gone_has_no_needs_and_its_jobs_wait_for_the_worke
     path = tmp_path / "gw.yaml"
     path.write_text(COMPLETE.replace("ct-tissue", "ct-gone"), encoding="utf-8")
     assert model_needs(load_settings(path, {})) == {}
+
+
+PEERS = """\
+peers:
+  scanner: {{ae_title: SCANNER, host: 127.0.0.1, roles: [source]{source}}}
+  pacs:
+    ae_title: ORTHANC
+    host: 127.0.0.1
+    port: 4242
+    roles: [destination]
+    results: {{{pacs}}}
+"""
+
+
+def with_results(pacs: str, source: str = "") -> str:
+    return MINIMAL + PEERS.format(pacs=pacs, source=source)
+
+
+def test_a_destination_without_settings_gets_the_default_profile(tmp_path: Path) -> None:
+    found = profiles(load(COMPLETE, tmp_path))
+    assert found.of("pacs") == DEFAULT_PROFILE
+    assert found.of("pacs").key == ""
+    assert found.of("a peer of yesterday") == DEFAULT_PROFILE
+
+
+def test_every_setting_of_a_profile_arrives(tmp_path: Path) -> None:
+    text = with_results(
+        "segmentation: label_map, compression: jpeg_ls, max_frames: 2000, max_segments: 100, "
+        "when_over: label_map, absent: report, report: false, overview: false, rtstruct: true"
+    )
+    settings = load(text, tmp_path)
+    expected = Profile("label_map", "jpeg_ls", 2000, 100, "label_map", "report", False, False, True)
+    assert profiles(settings).of("pacs") == expected
+    assert dispatch_settings(settings, tmp_path, tmp_path).sending.profiles.of("pacs") == expected
+    assert sweep_rules(settings).profiles.of("pacs") == expected
+
+
+def test_binary_segmentations_cannot_be_compressed(tmp_path: Path) -> None:
+    problem = only_problem(with_results("max_frames: 10, compression: rle"), tmp_path)
+    assert (problem.line, problem.column, problem.path) == (10, 31, "peers.pacs.results.compression")
+    assert problem.message.startswith("rle cannot compress binary segmentations")
+    assert str(problem).startswith(f"{tmp_path}/gw.yaml:10:31  peers.pacs.results.compression: ")
+    assert load(with_results("compression: rle, segmentation: fractional"), tmp_path)
+    assert load(with_results("compression: rle, when_over: label_map, max_frames: 10"), tmp_path), (
+        "what is over the limit becomes a label map, which can be compressed"
+    )
+    only_problem(with_results("compression: rle, when_over: label_map"), tmp_path)
+
+
+def test_only_destinations_have_a_profile(tmp_path: Path) -> None:
+    problem = only_problem(with_results("report: true", ", results: {report: false}"), tmp_path)
+    assert problem.path == "peers.scanner.results"
+    assert "does not have the role destination" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "said"),
+    [
+        ("segmentation: labelmap", "segmentation", "must be 'binary', 'label_map' or 'fractional'"),
+        ("compression: jpeg2000", "compression", "must be 'none', 'rle' or 'jpeg_ls'"),
+        ("max_frames: -1", "max_frames", "greater than or equal to 0"),
+        ("max_segments: many", "max_segments", "must be a whole number"),
+        ("report: 1", "report", "must be true or false, without quotes"),
+        ("overveiw: true", "overveiw", 'did you mean "overview"?'),
+    ],
+)
+def test_mistakes_in_a_profile_are_found_at_their_place(
+    tmp_path: Path, given: str, path: str, said: str
+) -> None:
+    problem = only_problem(with_results(given), tmp_path)
+    assert (problem.line, problem.path) == (10, f"peers.pacs.results.{path}")
+    assert said in problem.message
+
+
+def test_what_is_sent_when_nothing_was_found_or_a_job_failed_is_a_setting(tmp_path: Path) -> None:
+    sending = dispatch_settings(load(MINIMAL, tmp_path), tmp_path, tmp_path).sending
+    assert (sending.nothing_found, sending.failures, sending.failed_quality) == (True, False, False)
+    text = MINIMAL + "results: {send_when_nothing_found: false, send_when_failed: true}\n"
+    sending = dispatch_settings(load(text, tmp_path), tmp_path, tmp_path).sending
+    assert (sending.nothing_found, sending.failures) == (False, True)
