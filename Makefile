@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 DATA ?= ../shared/data
 TRAINED ?= hippocampus-out
 
-.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench bench-volume bench-inference dice docs train-hippocampus clean
+.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench bench-volume bench-inference bench-results dice docs pictures train-hippocampus clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup
 setup-core:  ## Create .venv-core: receive, route, send and web only, without torch
 	scripts/setup $(PYTHON) .venv-core core
 
-test-tools:  ## Install the real peers and validators that the tests use (Debian packages)
+test-tools:  ## Install the real peers, validators and viewers that the tests use
 	scripts/install-test-tools
 
 demo: setup  ## Scanner, gateway and PACS on this machine: the whole job on the sample series
@@ -57,10 +57,19 @@ bench-volume: setup  ## Time reading 400 files against SimpleITK, MONAI and pydi
 bench-inference: setup  ## Networks against MONAI on the CPU, and on a GPU where there is one
 	$(BIN)/python -m benchmarks.inference
 
-bench: dice bench-volume bench-inference  ## All benchmarks
+bench-results: setup  ## Segmentations against highdicom; their check, the report and the overview
+	$(BIN)/python -m benchmarks.results
+	$(BIN)/python -m benchmarks.results_verify
+	$(BIN)/python -m benchmarks.results_sr
+	$(BIN)/python -m benchmarks.results_overview
+
+bench: dice bench-volume bench-inference bench-results  ## All benchmarks
 
 docs: setup  ## Write the generated documents again (states, settings schema)
 	$(BIN)/python scripts/generate_docs.py
+
+pictures: setup test-tools  ## Make the screenshots in docs/pictures again, of the sample series in the viewer
+	$(BIN)/python scripts/make_pictures.py
 
 train-hippocampus: setup  ## Train the model hippocampus on $(DATA)/training, cross-validate, pack it (CPU: 1.5 h)
 	$(BIN)/python -m training.hippocampus --data $(DATA)/training/mr_hippocampus_msd_200 --out $(TRAINED)

@@ -52,6 +52,7 @@ class Orthanc:
             "IndexDirectory": str(self._folder / "db"),
             "Plugins": [str(PLUGIN)],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            "UnknownSopClassAccepted": True,  # label maps are younger than this Orthanc
             "OverwriteInstances": False,
         }
         path = self._folder / "orthanc.json"
@@ -100,6 +101,14 @@ class Orthanc:
     def get(self, path: str) -> Any:
         """JSON body of a GET on its REST interface."""
         return json.loads(self.get_bytes(path))
+
+    def store(self, part_10_file: bytes) -> None:
+        """Put one DICOM file into the archive."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}/instances", data=part_10_file, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - loopback http
+            assert json.load(response)["Status"] == "Success"
 
     def instances(self) -> list[dict[str, Any]]:
         """The main tags of every stored instance."""
