@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 
 from ai.geometry import VolumeGeometry
 from ai.measure import Measurement, measure
-from ai.model import ModelSpec, Predictor, Progress, check_input, check_output
+from ai.model import ModelSpec, Prediction, Predictor, Progress, check_input, check_output
+from ai.model.check import extent_lps_mm
 from ai.nifti import write_nifti
 from ai.profile import DEFAULT_PROFILE, Profile
 from ai.quality import Finding, check_quality, shape_needs
@@ -24,6 +25,7 @@ from ai.quiet import quiet
 from ai.record import describe_run
 from ai.resample import as_models_see
 from ai.results.context import Predecessor, ResultContext, derive_identity
+from ai.results.status import NotRun, read_headers, write_status
 from ai.results.write import ResultFile, verify_results, write_results
 from ai.shape import describe_shapes
 from ai.volume import ImageSeries, LabelArray, Volume, read_series
@@ -102,7 +104,8 @@ def run_series(files: Sequence[Path], model: Predictor, options: RunOptions, pro
         labels = seen.to_source(found)
     with clock.stage("measure"):
         judged = judge(model.spec, series.volume, labels, prediction.confidence)
-    context = _context(series, model, labels, judged, options)
+    skipped = not_evaluated(model.spec, prediction)
+    context = replace(_context(series, model, labels, judged, options), not_evaluated=skipped)
     with clock.stage("write"), quiet():
         written = write_results(context, options.profiles)
     with clock.stage("verify"), quiet():
@@ -112,14 +115,68 @@ def run_series(files: Sequence[Path], model: Predictor, options: RunOptions, pro
     return Outcome(context, written.results, written.overview_png, run, found, seen.volume.geometry)
 
 
+def report_not_run(
+    files: Sequence[Path], spec: ModelSpec, name: str, reason: str, options: RunOptions
+) -> tuple[ResultFile, ...]:
+    """Report that a job came to no end: an SR for each profile that wants reports.
+
+    The series need not be a volume; files that cannot be read are left out.
+
+    Parameters
+    ----------
+    name, reason
+        Of the failure: an upper-case name, and a sentence for people.
+
+    Raises
+    ------
+    SeriesRefused
+        ``NO_READABLE_FILE`` when no header can be read.
+    """
+    with quiet():
+        series = read_headers(files, options.part_key)
+        first = series.datasets[0]
+        job = NotRun(
+            series=series,
+            spec=spec,
+            identity=derive_identity(
+                str(first.SeriesInstanceUID),
+                series.input_digest,
+                spec,
+                options.software_version,
+                options.part_key,
+            ),
+            created_at=options.created_at,
+            series_number_base=_free_base(first, options.series_number_base),
+            software_version=options.software_version,
+            name=name,
+            reason=reason,
+            revision=options.revision,
+            predecessors=options.predecessors,
+        )
+        return write_status(job, options.profiles)
+
+
+def not_evaluated(spec: ModelSpec, prediction: Prediction) -> frozenset[int]:
+    """Numbers of the structures that only stages of a pipeline look for which did not run."""
+    stages = prediction.facts.get("stages")
+    if not isinstance(stages, list | tuple):
+        return frozenset()
+    skipped = {fact["name"] for fact in stages if "skipped" in fact}
+    ran = {name for stage in spec.stages if stage.name not in skipped for name in stage.keep.values()}
+    sought = {name for stage in spec.stages for name in stage.keep.values()}
+    numbers = spec.numbers()
+    return frozenset(numbers[name] for name in sought - ran)
+
+
 def judge(
     spec: ModelSpec, volume: Volume, labels: LabelArray, confidence: Mapping[int, float]
 ) -> tuple[tuple[Measurement, ...], tuple[Finding, ...]]:
-    """Measure a label map, and hold the quality rules of the card against it."""
+    """Measure a label map, and hold what is usual and the quality rules of the card against it."""
     measurements = measure(volume, labels, spec.structures)
-    named, counted = shape_needs(spec)
-    shapes = describe_shapes(labels, volume.geometry, named, counted) if named else {}
-    return measurements, check_quality(spec, measurements, shapes, confidence, volume.unit)
+    geometry = volume.geometry
+    shapes = describe_shapes(labels, geometry, spec.structures, *shape_needs(spec))
+    extent_mm = None if geometry.is_projection else extent_lps_mm(geometry)
+    return measurements, check_quality(spec, measurements, shapes, confidence, volume.unit, extent_mm)
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
@@ -184,12 +241,12 @@ def _context(
 
 
 def _free_base(source: Dataset, base: int) -> int:
-    """The series number base, or ten more where the source series has one of our three numbers."""
+    """The series number base, or ten more where the source series has one of our four numbers."""
     try:
         taken = int(source.get("SeriesNumber") or 0)
     except (TypeError, ValueError):
         return base
-    return base + 10 if base < taken <= base + 3 else base
+    return base + 10 if base < taken <= base + 4 else base
 
 
 def _result_row(result: ResultFile) -> dict[str, object]:

@@ -23,8 +23,13 @@ def identify_private_scheme(dataset: Dataset, spec: ModelSpec) -> None:
     schemes = {code.scheme for s in spec.structures for code in (s.coded.category, s.coded.type)}
     if PRIVATE_SCHEME not in schemes:
         return
+    dataset.CodingSchemeIdentificationSequence = private_scheme()
+
+
+def private_scheme() -> DicomSequence:
+    """Coding Scheme Identification (PS3.3 C.12.1.1.5) of our own codes."""
     item = Dataset()
     item.CodingSchemeDesignator = PRIVATE_SCHEME
-    item.CodingSchemeName = "Names of structures that no code table of the gateway has"
+    item.CodingSchemeName = "Concepts that no code table of the gateway has"
     item.CodingSchemeResponsibleOrganization = "DICOM AI Gateway"
-    dataset.CodingSchemeIdentificationSequence = DicomSequence([item])
+    return DicomSequence([item])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
+from pydicom.dataset import Dataset
+
+from ai.geometry import Part
 from ai.measure import Measurement
 from ai.model import ModelSpec
 from ai.profile import DEFAULT_PROFILE, Profile
@@ -68,6 +71,69 @@ class Predecessor:
     sop_instance_uid: str
 
 
+class Source(Protocol):
+    """The source as every result cites it: whole headers, and which part of the series it is."""
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Headers, at least one."""
+        ...
+
+    @property
+    def part(self) -> Part:
+        """Which part of the series."""
+        ...
+
+
+class Origin(Protocol):
+    """Where a result comes from: a finished run (:class:`ResultContext`), or one that came to no end."""
+
+    @property
+    def series(self) -> Source:
+        """The source."""
+        ...
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The card of the model."""
+        ...
+
+    @property
+    def identity(self) -> ResultIdentity:
+        """Derived UIDs."""
+        ...
+
+    @property
+    def created_at(self) -> datetime:
+        """Time of the run, timezone-aware."""
+        ...
+
+    @property
+    def series_number_base(self) -> int:
+        """Numbers of the result series follow it."""
+        ...
+
+    @property
+    def software_version(self) -> str:
+        """Of the gateway."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """1, or more where it replaces another."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """How results are written."""
+        ...
+
+    @property
+    def predecessors(self) -> Mapping[str, Predecessor] | None:
+        """Reports that are replaced, by the key of their profile."""
+        ...
+
+
 @dataclass(frozen=True)
 class ResultContext:
     """One finished run, from which each result object is built.
@@ -90,6 +156,8 @@ class ResultContext:
         How the objects are written.
     predecessors
         The report of the revision before, by the key of its profile.
+    not_evaluated
+        Numbers of the structures that nobody looked for, such as those of a stage which did not run.
     """
 
     series: ImageSeries
@@ -104,6 +172,7 @@ class ResultContext:
     quality: tuple[Finding, ...] = ()
     profile: Profile = DEFAULT_PROFILE
     predecessors: Mapping[str, Predecessor] | None = None
+    not_evaluated: frozenset[int] = frozenset()
 
     def series_uid(self, kind: ResultKind) -> str:
         """Series Instance UID of a kind of result, in this profile."""

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from ai.model import ModelSpec
-from ai.results.context import ResultContext, ResultKind
+from ai.results.context import Origin, ResultKind
 from ai.terminology import Code
 
 MANUFACTURER = "DICOM AI Gateway"
@@ -50,7 +50,7 @@ class SeriesAttributes:
     time: str
 
 
-def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttributes:
+def series_attributes(context: Origin, kind: ResultKind) -> SeriesAttributes:
     """Number (base + 1, 2, 3), description, date and time of a result's series.
 
     The description is ``AI <title> SEG (RUO)``; ``AI <title> SEG, <part> (RUO)`` where the source series has
@@ -66,7 +66,7 @@ def series_attributes(context: ResultContext, kind: ResultKind) -> SeriesAttribu
     )
 
 
-def _description(context: ResultContext, word: str) -> str:
+def _description(context: Origin, word: str) -> str:
     ending = f" {word}{revision_words(context)}"
     label = "".join(c if c.isprintable() and c != "\\" else "/" for c in context.series.part.label)
     if label:
@@ -84,12 +84,12 @@ def _fitted(label: str, key: str, room: int) -> str:
     return f"{label[: room - _DIGEST - 1].strip()}~{digest}"
 
 
-def revision_words(context: ResultContext) -> str:
+def revision_words(context: Origin) -> str:
     """`` rev 2`` for a result that replaces an earlier one of the same series; empty for the first."""
     return f" rev {context.revision}" if context.revision > 1 else ""
 
 
-def set_series(dataset: Dataset, context: ResultContext, kind: ResultKind) -> None:
+def set_series(dataset: Dataset, context: Origin, kind: ResultKind) -> None:
     """Write the series attributes, and the same time as that of content and instance creation."""
     series = series_attributes(context, kind)
     dataset.SeriesNumber = series.number
@@ -103,7 +103,7 @@ def set_series(dataset: Dataset, context: ResultContext, kind: ResultKind) -> No
         del dataset.TimezoneOffsetFromUTC
 
 
-def add_equipment(dataset: Dataset, context: ResultContext) -> None:
+def add_equipment(dataset: Dataset, context: Origin) -> None:
     """Name the gateway as the equipment of a result and the algorithm as contributing equipment."""
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = context.spec.title
@@ -118,7 +118,7 @@ def algorithm_family(spec: ModelSpec) -> Code:
     return _FAMILIES.get(spec.loader, _LEARNED)
 
 
-def device_serial_number(context: ResultContext) -> str:
+def device_serial_number(context: Origin) -> str:
     """The start of the card's digest: one configuration of one model is one device."""
     return context.spec.digest[:16] or context.spec.id
 
@@ -138,7 +138,7 @@ def _is_writer(item: Dataset) -> bool:
     return "highdicom" in str(item.get("ManufacturerModelName", "")).lower()
 
 
-def _source_zone(context: ResultContext) -> tzinfo | None:
+def _source_zone(context: Origin) -> tzinfo | None:
     """The zone that the source states; None when it states none that can be read."""
     try:
         return datetime.strptime(context.series.datasets[0].get("TimezoneOffsetFromUTC", ""), "%z").tzinfo
@@ -146,7 +146,7 @@ def _source_zone(context: ResultContext) -> tzinfo | None:
         return None
 
 
-def _contributing(context: ResultContext) -> Dataset:
+def _contributing(context: Origin) -> Dataset:
     spec = context.spec
     item = Dataset()
     item.Manufacturer = spec.manufacturer

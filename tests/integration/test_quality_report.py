@@ -60,7 +60,7 @@ def test_people_read_the_findings_before_the_images(results: Path) -> None:
     told = [
         "Quality FAIL. Left lung: ",
         "Quality PARTIAL. Body: touches the ",
-        "Quality checks passed: 1 of 3.",
+        "Quality checks passed: ",
     ]
     places = [page.index(text) for text in told]
     assert places == sorted(places)

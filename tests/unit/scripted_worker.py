@@ -70,6 +70,9 @@ def finish(line: Line, request: JobRequest) -> None:
 
 def run(line: Line, request: JobRequest) -> None:
     marker = Path(request.results_root).parent / "hanging"
+    if request.reports is not None:  # no model runs
+        line.send(done(request))
+        return
     end(line, request)
     wait(line, request, marker)
     answer = refuse(line, request)
@@ -140,15 +143,23 @@ def repair(line: Line, request: JobRequest) -> None:
 
 
 def done(request: JobRequest) -> Done:
+    """A report and a segmentation for each profile; of a failure a report alone."""
     spool = Spool(Path(request.results_root))
     results = []
-    for kind in ("sr", "seg"):
-        stored = spool.store(f"{kind} of job {request.job_id}".encode())
-        digest = "0" * 64 if request.card == "liar" else stored.digest
-        uid = f"2.25.{request.job_id}{len(kind)}"
-        results.append(NewResult(kind, "1.2", uid, "1.3", "1.4", stored.path, digest, stored.size_bytes))
+    for place, profile in enumerate(request.profiles):
+        for kind in ("sr",) if request.reports else ("sr", "seg"):
+            text = (
+                f"{kind} {profile.key} of job {request.job_id} {request.series_number_base} {request.reports}"
+            )
+            stored = spool.store(text.encode())
+            digest = "0" * 64 if request.card == "liar" else stored.digest
+            uid, size = f"2.25.{request.job_id}{len(kind)}{place}", stored.size_bytes
+            result = NewResult(kind, "1.2", uid, "1.3", "1.4", stored.path, digest, size, 1, (profile.key,))
+            results.append(result)
     held = ("Liver has 3 mL.",) if request.card == "implausible" else ()
-    return Done(request.lease_id, tuple(results), {"stage_times_s": {"model": 0.1}}, held)
+    found = [{"found": request.card == "half"}, {"found": False}] if request.card in ("half", "empty") else []
+    run = {"stage_times_s": {"model": 0.1}, **({"segments": found} if found else {})}
+    return Done(request.lease_id, tuple(results), run, held)
 
 
 if __name__ == "__main__":

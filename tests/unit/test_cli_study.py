@@ -13,11 +13,13 @@ import structlog
 from rich.console import Console
 
 from ai.geometry import Needs
+from ai.profile import Profile
 from gateway.cli.app import run
 from gateway.cli.study_view import print_list, story, summary
 from gateway.completion import CompletionRules
 from gateway.header import InstanceHeader
 from gateway.journal import Journal, JournalReader
+from gateway.journal.profiles import Profiles
 from gateway.journal.records import Failure, NewInstance, NewResult
 from gateway.routing import Priority, Route, parse_condition
 from gateway.states import JobEvent
@@ -399,3 +401,76 @@ def test_a_job_that_a_later_revision_took_over_is_said_in_the_story_of_the_older
     site.decide()
     _, out, _ = aigw("explain", CT_SERIES)
     assert "is taken over by revision 2: the same instances in part" in out
+
+
+LABEL_MAP = Profile(segmentation="label_map", compression="rle")
+SEGMENTS = [
+    {"label": "Left lung", "found": True, "verdict": "PASS", "reasons": []},
+    {
+        "label": "Liver",
+        "found": True,
+        "verdict": "SUSPECT",
+        "reasons": ["Liver has 3 mL.", "It is in 9 pieces."],
+    },
+]
+
+
+def _finish(site: Site, run: dict[str, Any], *profiles: Profile, hold: Failure | None = None) -> None:
+    site.receive(CT_SERIES, 12)
+    site.decide()
+    now = site.clock.now_s()
+    job = site.journal.claim_job("lease", now + 60, now)
+    assert job is not None
+    keys = tuple(profile.key for profile in profiles)
+    seg = NewResult("seg", "1.2", "2.25.77", "2.25.88", EXPLICIT, "p", "d", 9, 1, keys or ("",))
+    wanted = Profiles({"pacs": profiles[0]} if profiles else {})
+    site.journal.finish_job(job, [seg], run, now, hold, wanted)
+
+
+def test_explain_tells_the_verdict_on_each_segment_and_why(site: Site, aigw: Aigw) -> None:
+    _finish(site, {"segments": SEGMENTS})
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert "quality    segments: 1 PASS, 1 SUSPECT" in out
+    assert "Liver: SUSPECT: Liver has 3 mL. It is in 9 pieces." in out
+    assert "Left lung" not in out
+    (story,) = _explained(aigw, CT_SERIES)
+    assert story["jobs"][0]["run"]["segments"] == SEGMENTS
+
+
+def test_explain_tells_the_findings_of_runs_that_have_no_verdict_on_segments(site: Site, aigw: Aigw) -> None:
+    finding = {"structures": ["liver", "spleen"], "verdict": "PARTIAL", "reason": "They touch the border."}
+    _finish(site, {"segments": [{"label": "Liver"}], "quality": [finding, {**finding, "verdict": "PASS"}]})
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert out.count("liver, spleen: PARTIAL: They touch the border.") == 1
+
+
+def test_explain_says_by_name_that_results_are_kept_because_nothing_was_found(site: Site, aigw: Aigw) -> None:
+    _finish(site, {}, hold=Failure("NOTHING_FOUND", "None of the 5 structures was found."))
+    for verb in ("show", "explain"):
+        assert "done, 1 attempt; NOTHING_FOUND: None of the 5 structures" in aigw(verb, CT_SERIES)[1]
+
+
+def test_explain_tells_what_is_special_about_the_profile_of_a_result(site: Site, aigw: Aigw) -> None:
+    _finish(site, {}, LABEL_MAP)
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert "series 2.25.88, profile segmentation label_map, compression rle" in out
+    (story,) = _explained(aigw, CT_SERIES)
+    assert story["jobs"][0]["results"][0]["profiles"] == [LABEL_MAP.key]
+    assert story["jobs"][0]["profiles"][LABEL_MAP.key]["segmentation"] == "label_map"
+
+
+def test_explain_tells_of_the_report_of_a_failure_and_the_list_counts_the_run_alone(
+    site: Site, aigw: Aigw
+) -> None:
+    site.receive(CT_SERIES, 12)
+    site.decide()
+    now = site.clock.now_s()
+    job = site.journal.claim_job("lease", now + 60, now)
+    assert job is not None
+    site.journal.fail_job(job, Failure("WORKER_DIED", "signal 9"), now, Profiles())
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert "model tissue (card ct-tissue): failed, 1 attempt; WORKER_DIED: signal 9" in out
+    assert "report that model tissue (card ct-tissue) has failed: queued, 0 attempts" in out
+    assert "results.send_when_failed: pacs will be told that job 1 has failed." in out
+    rows = json.loads(aigw("list", "--json")[1])["series"]
+    assert rows[0]["job"] == "failed"

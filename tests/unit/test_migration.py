@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from gateway.journal import Journal, migrate
-from gateway.journal.records import NewJob, SeriesDecision
+from ai.profile import DEFAULT_PROFILE
+from gateway.journal import Journal, JournalReader, migrate
+from gateway.journal.decide import Person
+from gateway.journal.profiles import Profiles
+from gateway.journal.records import NewJob, NewResult, SeriesDecision
 from gateway.journal.statements import read_sql
 
 SCHEMA_1 = (Path(__file__).parents[1] / "data" / "journal_schema_1.sql").read_text(encoding="utf-8")
@@ -155,3 +159,55 @@ def test_every_older_schema_becomes_that_of_today(
     Journal(path).close()
     Journal(tmp_path / "new.db").close()
     assert schema(path) == schema(tmp_path / "new.db")
+
+
+def test_results_of_before_profiles_have_the_default_one_and_the_number_1(path: Path) -> None:
+    Journal(path).close()
+    reader = JournalReader(path)
+    (story,) = [reader.series_details(record) for record in reader.series()]
+    reader.close()
+    done, queued = story["jobs"]
+    assert [(r["number"], r["profiles"]) for r in done["results"]] == [(1, [""])]
+    assert done["profiles"] == {"": asdict(DEFAULT_PROFILE)}
+    assert queued["profiles"] == {}
+    assert {(job["purpose"], job["series_number_base"], job["released_at"]) for job in story["jobs"]} == {
+        ("run", None, None)
+    }
+
+
+def test_results_that_were_held_before_are_held_and_can_be_released(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM delivery")
+        connection.execute("UPDATE job SET failure_name = 'QUALITY_HOLD', failure_reason = 'x' WHERE id = 4")
+    connection.close()
+    journal = Journal(path)
+    try:
+        text = journal.release_results(4, Person("a.huber", "seen"), 60.0, Profiles())
+        assert text == "Results on their way to pacs: 1."
+        assert journal.waiting_deliveries() == {"pacs": 1}
+    finally:
+        journal.close()
+
+
+def test_a_job_of_before_series_numbers_keeps_the_configured_ones(path: Path) -> None:
+    journal = Journal(path)
+    try:
+        job = journal.claim_job("lease", 99.0, 50.0, series_number_base=5000)
+        assert job is not None
+        assert job.series_number_base == 5000, "of the same series and card as the one that wrote results"
+    finally:
+        journal.close()
+
+
+def test_several_segmentations_of_a_job_fit_into_a_migrated_journal(path: Path) -> None:
+    journal = Journal(path)
+    try:
+        job = journal.claim_job("lease", 99.0, 50.0)
+        assert job is not None
+        results = [
+            NewResult("seg", "1.2", f"2.25.{n}", "2.25.9", "1.2", f"p{n}", "d", 1, n) for n in (11, 12)
+        ]
+        journal.finish_job(job, results, {}, 60.0)
+        assert journal.waiting_deliveries() == {"pacs": 3}
+    finally:
+        journal.close()

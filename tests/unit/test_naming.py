@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 
 from ai import terminology
+from ai.errors import ModelError
 from ai.model import Structure
+from ai.terminology import Code
 from ai.terminology.colours import distinct_colour
-from ai.terminology.naming import key_of, private_code, split_side, structure_entries
+from ai.terminology.given import given_in, given_in_file
+from ai.terminology.naming import (
+    key_of,
+    nested_parts,
+    private_code,
+    split_side,
+    structure_entries,
+    with_codes,
+)
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"
 
@@ -58,38 +68,116 @@ def test_every_row_of_the_table_is_found_by_its_key_and_its_label() -> None:
         assert key_of(row.label) == key, row.label
 
 
-def test_an_unknown_name_gets_a_private_code_that_never_changes_and_a_warning() -> None:
-    entries, warnings = structure_entries({0: "background", 1: "spleen", 2: "Whatsit of Doe, posterior part"})
-    assert entries[0] == {"number": 1, "key": "spleen", "label": "Spleen"}
-    structure = Structure.model_validate(entries[1])
+def test_an_unknown_name_gets_a_private_code_that_never_changes_and_is_told() -> None:
+    found = structure_entries({0: "background", 1: "spleen", 2: "Whatsit of Doe, posterior part"})
+    assert found.entries[0] == {"number": 1, "key": "spleen", "label": "Spleen"}
+    structure = Structure.model_validate(found.entries[1])
     assert (structure.number, structure.key) == (2, "whatsit_of_doe_posterior_part")
     assert structure.coded.type.scheme == "99GATEWAY"
     assert len(structure.coded.type.value) <= 16
     assert structure.coded.type.value.startswith("WHATSIT_O_")
-    assert structure_entries({5: "Whatsit of Doe, posterior part"})[0][0]["coding"] == entries[1]["coding"]
-    (warning,) = warnings
-    assert "'Whatsit of Doe, posterior part' has no code" in warning
-    assert f"99GATEWAY:{structure.coded.type.value}" in warning
+    again = structure_entries({5: "Whatsit of Doe, posterior part"})
+    assert again.entries[0]["coding"] == found.entries[1]["coding"]
+    assert found.uncoded == {2: "has no code"}
+    assert found.names == {1: "spleen", 2: "Whatsit of Doe, posterior part"}
 
 
 def test_what_is_diseased_is_no_anatomical_structure() -> None:
-    (tumour, organ), _ = structure_entries({1: "enhancing tumour", 2: "organoid"})
-    assert Structure.model_validate(tumour).coded.category.meaning == "Morphologically Altered Structure"
+    tumour, organ = structure_entries({1: "enhancing tumour", 2: "organoid"}).entries
+    assert Structure.model_validate(tumour).coded.category.meaning == "Morphologically Abnormal Structure"
     assert Structure.model_validate(organ).coded.category.meaning == "Anatomical Structure"
 
 
 def test_two_labels_that_mean_the_same_stay_two_structures() -> None:
-    entries, warnings = structure_entries({1: "kidney_left", 2: "Left kidney", 3: "foo bar", 4: "foo-bar"})
-    structures = [Structure.model_validate(entry) for entry in entries]
+    found = structure_entries({1: "kidney_left", 2: "Left kidney", 3: "foo bar", 4: "foo-bar"})
+    structures = [Structure.model_validate(entry) for entry in found.entries]
     assert len({structure.key for structure in structures}) == 4
     assert len({structure.coded.type.value + str(structure.coded.modifier) for structure in structures}) == 4
     assert len({structure.coded.rgb for structure in structures}) == 4
-    assert "means 'left_kidney', which another label of the model means too" in warnings[0]
+    assert found.uncoded[2] == "means 'left_kidney', which another label of the model means too"
+
+
+def test_the_parts_of_a_brain_tumour_are_known_together_and_not_alone() -> None:
+    names = {1: "Whole tumour", 2: "tumor core", 3: "Enhancing tumor"}
+    keys = [entry["key"] for entry in structure_entries(names).entries]
+    assert keys == ["brain_whole_tumor", "brain_tumor_core", "brain_enhancing_tumor"]
+    assert structure_entries({1: "tumor core", 2: "liver"}).uncoded == {1: "has no code"}
+    assert nested_parts(names) == {1: [2, 3], 2: [3]}
+    assert nested_parts({1: "liver", 2: "enhancing tumor", 3: "tumor core"}) == {3: [2]}
+    assert nested_parts({1: "left atrium", 2: "left heart"}) == {}
+
+
+def test_a_person_gives_codes_by_key_or_in_full() -> None:
+    found = structure_entries({1: "spleen", 2: "left thingummy", 3: "gizmo"})
+    given = dict(
+        given_in(text)
+        for text in ("Left Thingummy = left_lung", "gizmo=SCT:10200004:Liver")  # however it is written
+    )
+    said = with_codes(found, given)
+    lung, liver = (Structure.model_validate(entry) for entry in said.entries[1:])
+    assert (lung.number, lung.key, lung.label, lung.coding) == (2, "left_lung", "Left lung", None)
+    assert (liver.key, liver.coded.type) == ("gizmo", Code("10200004", "SCT", "Liver"))
+    assert liver.coded.category.value == "91723000"
+    assert said.uncoded == {}
+    assert found.uncoded.keys() == {2, 3}, "nothing is changed in place"
+
+
+def test_codes_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    roles, columns = ("category", "type", "region"), ("value", "scheme", "meaning")
+    lines = [
+        "# ours",
+        ",".join(["name", "key", *(f"{role}_{column}" for role in roles for column in columns)]),
+        "thingummy,spleen,,,,,,,,,",
+        "gizmo,,49755003,SCT,Morphologically Abnormal Structure,41699000,SCT,Effusion,39607008,SCT,Lung",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8-sig")
+    said = with_codes(structure_entries({1: "Gizmo", 2: "thingummy"}), given_in_file(path))
+    gizmo, spleen = (Structure.model_validate(entry).coded for entry in said.entries)
+    assert (gizmo.category.value, gizmo.type.meaning) == ("49755003", "Effusion")
+    assert gizmo.region == Code("39607008", "SCT", "Lung")
+    assert spleen.key == "spleen"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("gizmo", "CODE_INVALID", "NAME=key"),
+        ("=liver", "CODE_INVALID", "NAME=key"),
+        ("gizmo=livre", "STRUCTURE_NOT_CODED", "liver"),
+        ("gizmo=SCT:10200004", "CODE_INVALID", "lacks the meaning"),
+        ("gizmo=SCT:10200005:Liver", "CODE_INVALID", "check digit"),
+        ("gizmo=99LAB:01234567890123456:Liver", "CODE_INVALID", "too long"),
+        ("gizmo=99LAB:L\\:Liver", "CODE_INVALID", "without a backslash"),
+        (f"gizmo=99LAB:L:{'x' * 65}", "CODE_INVALID", "too long"),
+    ],
+)
+def test_a_code_that_is_none_is_refused(text: str, code: str, says: str) -> None:
+    with pytest.raises(ModelError) as refused:
+        given_in(text)
+    assert refused.value.code == code
+    assert says in refused.value.reason
+
+
+def test_names_that_the_model_has_not_and_keys_that_are_taken_are_refused() -> None:
+    found = structure_entries({1: "spleen", 2: "gizmo"})
+    with pytest.raises(ModelError, match="CODE_NAME_UNKNOWN") as refused:
+        with_codes(found, dict([given_in("gadget=liver")]))
+    assert "it has spleen, gizmo" in refused.value.reason
+    with pytest.raises(ModelError, match="CODE_INVALID"):
+        with_codes(found, dict([given_in("gizmo=spleen")]))
+
+
+@pytest.mark.parametrize("content", [b"", b"key\nliver\n", b"\xff\xfe\x00", b"name,key\ngizmo,\n"])
+def test_a_file_without_codes_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "codes.csv").write_bytes(content)
+    with pytest.raises(ModelError, match="CODE_INVALID"):
+        given_in_file(tmp_path / "codes.csv")
 
 
 @pytest.mark.parametrize("name", ["", "  ", "€€€", "a" * 300, "Größe 1", "-", "_x_"])
 def test_any_text_makes_a_valid_structure(name: str) -> None:
-    (entry,), _ = structure_entries({7: name})
+    (entry,) = structure_entries({7: name}).entries
     structure = Structure.model_validate(entry)
     assert structure.coded.type.value
     assert structure.coded.type.meaning
@@ -102,9 +190,9 @@ def test_private_codes_of_long_names_differ_where_the_names_do() -> None:
 
 
 def test_two_hundred_unknown_structures_have_colours_that_differ() -> None:
-    entries, warnings = structure_entries({n: f"unknown thing {n}" for n in range(1, 201)})
-    colours = {Structure.model_validate(entry).coded.rgb for entry in entries}
-    assert len(colours) == len(warnings) == 200
+    found = structure_entries({n: f"unknown thing {n}" for n in range(1, 201)})
+    colours = {Structure.model_validate(entry).coded.rgb for entry in found.entries}
+    assert len(colours) == len(found.uncoded) == 200
 
 
 def test_a_colour_is_never_one_that_is_taken() -> None:
@@ -121,6 +209,6 @@ def test_the_structures_of_the_brain_networks_have_codes() -> None:
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     names = json.loads(path.read_text(encoding="utf-8"))["labels"]
-    entries, warnings = structure_entries(dict(enumerate(names)))
-    assert len(entries) == 17
-    assert [w.split("'")[1] for w in warnings] == ["VentralDC"]  # PS3.16 has no code for it
+    found = structure_entries(dict(enumerate(names)))
+    assert len(found.entries) == 17
+    assert not found.uncoded

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from ai.errors import NotAVolumeError, ResultMismatch, SeriesRefused
 from ai.model import ModelSpec, Prediction, Progress, find_card
 from ai.pipeline import Outcome, RunOptions, run_series, write_outcome
 from ai.results.context import ResultContext
-from ai.results.seg import build_seg
+from ai.results.seg import SegObject, build_segs
 from ai.volume import LabelArray, Volume
 from tests import builders, odd_series
 from tests.runs import CREATED_AT
@@ -241,10 +240,10 @@ def test_a_projection_image_is_refused_by_name_whatever_the_card_takes(tmp_path:
 
 
 def test_a_seg_that_differs_when_read_back_stops_the_run(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flipped(context: ResultContext) -> Dataset:
-        return build_seg(replace(context, labels=np.ascontiguousarray(context.labels[:, :, ::-1])))
+    def flipped(context: ResultContext) -> tuple[SegObject, ...]:
+        return build_segs(replace(context, labels=np.ascontiguousarray(context.labels[:, :, ::-1])))
 
-    monkeypatch.setattr("ai.results.seg.build_seg", flipped)
+    monkeypatch.setattr("ai.results.write.build_segs", flipped)
     with pytest.raises(ResultMismatch, match="voxels of segment"):
         run_series(case.files, KnowingModel(case.labels, spec()), OPTIONS, lambda *_: None)
 

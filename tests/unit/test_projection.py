@@ -25,10 +25,8 @@ from ai.resample import as_models_see
 from ai.results.context import ResultContext
 from ai.results.encode import encode
 from ai.results.overview import draw
-from ai.results.seg import build_seg
 from ai.results.sr import build_sr
 from ai.results.summary import summary
-from ai.results.verify import verify_segmentation
 from ai.source import read_file
 from ai.volume import ImageSeries, read_series, survey
 from gateway.completion import CompletionRules
@@ -38,7 +36,7 @@ from gateway.sweep import SweepRules
 from gateway.sweep.decide import consider
 from tests import builders, small_models
 from tests.radiographs import LUNGS, dx
-from tests.runs import run_of
+from tests.runs import build_seg, run_of, verify_seg
 
 SHAPE = (40, 56)
 CARD = small_models.card(
@@ -101,8 +99,8 @@ def test_the_letters_of_the_overview_are_those_of_the_header_or_none(
     letters = []
 
     def remember(*arguments: object) -> None:
-        edges = arguments[3]
-        letters.append((edges.left, edges.right, edges.top, edges.bottom))  # type: ignore[attr-defined]
+        edges = arguments[1].views[0].edges  # type: ignore[attr-defined]
+        letters.append((edges.left, edges.right, edges.top, edges.bottom))
 
     monkeypatch.setattr(overview, "draw_montage", remember)
     for said in (["R", "F"], None):
@@ -138,7 +136,14 @@ def test_the_report_has_a_planar_group_for_each_lung_with_its_frame(tmp_path: Pa
     seg = build_seg(context)
     report = dcmread(DicomBytesIO(encode(build_sr(context, [seg]), "1.2.3")))
     groups = report.ContentSequence[-1].ContentSequence
-    for number, (group, measured) in enumerate(zip(groups, context.measurements, strict=True), start=1):
+    *lungs, pair = groups
+    assert [
+        i.ConceptNameCodeSequence[0].CodeMeaning for i in pair.ContentSequence if i.ValueType == "NUM"
+    ] == [
+        "Area, left minus right",
+        "Ratio",
+    ]
+    for number, (group, measured) in enumerate(zip(lungs, context.measurements, strict=True), start=1):
         items = {i.ConceptNameCodeSequence[0].CodeMeaning: i for i in group.ContentSequence}
         cited = items["Referenced Segmentation Frame"].ReferencedSOPSequence[0]
         assert (cited.ReferencedSOPInstanceUID, cited.ReferencedFrameNumber) == (seg.SOPInstanceUID, number)
@@ -165,7 +170,7 @@ def test_a_seg_of_a_radiograph_has_no_place_in_the_patient(labels: str, tmp_path
     places = {"PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"}
     assert not any(places & set(group.dir()) for group in groups)
     assert seg.NumberOfFrames == 2
-    verify_segmentation(encoded, context)
+    verify_seg(encoded, context)
 
 
 def flip_a_bit(seg: Dataset) -> None:
@@ -209,7 +214,7 @@ def test_a_seg_that_says_something_else_is_stopped(
     buffer = BytesIO()
     seg.save_as(buffer)
     with pytest.raises(ResultMismatch, match=told):
-        verify_segmentation(buffer.getvalue(), context)
+        verify_seg(buffer.getvalue(), context)
 
 
 # -- who takes it ----------------------------------------------------------------------------------

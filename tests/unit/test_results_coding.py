@@ -12,11 +12,9 @@ from ai.measure import measure
 from ai.model import Structure
 from ai.results.context import ResultContext
 from ai.results.encode import encode
-from ai.results.seg import build_seg
 from ai.results.sr import build_sr
-from ai.results.verify import verify_segmentation
 from ai.terminology.naming import structure_entries
-from tests.runs import small_run
+from tests.runs import build_seg, small_run, verify_seg
 
 NAMES = {
     1: "anterior hippocampus",
@@ -29,7 +27,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def run() -> ResultContext:
-    entries, _ = structure_entries(NAMES)
+    entries = structure_entries(NAMES).entries
     structures = tuple(Structure.model_validate(entry) for entry in entries)
     made = small_run()
     spec = made.spec.model_copy(update={"structures": structures})
@@ -68,14 +66,14 @@ def test_a_finding_of_many_places_says_where_it_lies(run: ResultContext, seg: Da
         for item in seg.SegmentSequence
     ]
     assert regions == [[], ["Brain ventricle"], ["Brain"], [], []]
-    verify_segmentation(encode(seg, "1.2.3"), run)
+    verify_seg(encode(seg, "1.2.3"), run)
 
 
 def test_another_region_is_noticed(run: ResultContext) -> None:
     seg = build_seg(run)
     del seg.SegmentSequence[1].AnatomicRegionSequence
     with pytest.raises(ResultMismatch, match="region of segment 2"):
-        verify_segmentation(encode(seg, "1.2.3"), run)
+        verify_seg(encode(seg, "1.2.3"), run)
 
 
 def test_only_a_side_is_a_laterality_in_the_report(run: ResultContext, seg: Dataset) -> None:
