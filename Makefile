@@ -29,7 +29,7 @@ demo: setup  ## Scanner, gateway and PACS on this machine: the whole job on the 
 	$(BIN)/aigw demo --out demo-out
 
 test: setup test-tools lint  ## All tests, with real peers
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadscope
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-fast: setup  ## Unit and property tests only
 	$(BIN)/pytest -q -n $(PYTEST_WORKERS) tests/unit tests/property

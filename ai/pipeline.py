@@ -254,4 +254,5 @@ def _result_row(result: ResultFile) -> dict[str, object]:
     row = {field.name: getattr(result, field.name) for field in fields(result)}
     for name in ("content", "transfer_syntax_uid", "profiles"):
         del row[name]
+    row["notes"] = list(result.notes)
     return {**row, "sha256": hashlib.sha256(result.content).hexdigest()}

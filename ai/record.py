@@ -49,7 +49,8 @@ def segment_row(
 ) -> dict[str, object]:
     """What was measured of one structure, and its verdict; attenuation only where the values are HU.
 
-    None stands where there is nothing to measure, or it was not measured.
+    None stands where there is nothing to measure, or it was not measured; for the verdict where nothing was
+    found and nothing says that it should have been.
     """
     structure, reach = measurement.structure, measurement.reach
     extents_mm = reach.extents_mm if reach else (None, None, None)
@@ -59,7 +60,7 @@ def segment_row(
         "label": structure.label,
         "key": structure.key,
         "includes": list(structure.includes),
-        "verdict": str(verdict),
+        "verdict": str(verdict) if measurement.found or verdict is not Verdict.PASS else None,
         "reasons": list(reasons),
         "found": measurement.found,
         "volume_ml": measurement.volume_ml if measurement.area_mm2 is None else None,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ai.geometry import VolumeGeometry
 from ai.model import Structure
+from ai.sides import nearest_axes
 from ai.volume import LabelArray
 
 FloatArray = npt.NDArray[np.float64]
@@ -121,9 +122,9 @@ def _centroid_mm(mask: Mask, box: Box, geometry: VolumeGeometry) -> tuple[float,
 def _sides(box: Box, shape: tuple[int, ...], directions: FloatArray) -> tuple[str, ...]:
     """Sides of the patient at the outer faces that the box touches; a single slice has no faces."""
     sides = []
-    for axis, (part, length) in enumerate(zip(box, shape, strict=True)):
-        along = int(np.abs(directions[:, axis]).argmax())
-        minus, plus = _SIDES[along] if directions[along, axis] > 0 else _SIDES[along][::-1]
+    axes = nearest_axes(directions)
+    for part, length, (along, upwards) in zip(box, shape, axes, strict=True):
+        minus, plus = _SIDES[along] if upwards else _SIDES[along][::-1]
         if length > 1 and part.start == 0:
             sides.append(minus)
         if length > 1 and part.stop == length:

@@ -15,6 +15,7 @@ from ai.quality import segment_verdicts
 from ai.results import sr_codes as c
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER, algorithm_family, device_serial_number
+from ai.results.sr_measurements import NOT_FOUND
 from ai.results.summary import summary
 from ai.terminology import Code
 
@@ -118,13 +119,15 @@ def _group(context: ResultContext, segs: Sequence[Dataset], measurement: Measure
     cited = ((seg, item) for seg in segs for item in seg.SegmentSequence if item.get("TrackingUID") == uid)
     seg, segment = next(cited, (Dataset(), Dataset()))
     side = structure.coded.modifier
-    shared = _shared(context, measurement, segment.get("TrackingID", structure.label), uid)
+    shared = _shared(context, measurement, f"{context.spec.id} {structure.label}", uid)
     shared["finding_sites"] = [
         hd.sr.FindingSite(_concept(structure.coded.type), _concept(side) if side else None)
     ]
     if not measurement.found:
         absent = [hd.sr.QualitativeEvaluation(_concept(c.PRESENCE), _concept(c.ABSENT))]
-        return hd.sr.MeasurementsAndQualitativeEvaluations(**shared, qualitative_evaluations=absent)
+        group = hd.sr.MeasurementsAndQualitativeEvaluations(**shared, qualitative_evaluations=absent)
+        group[0].ContentSequence.append(_text(c.COMMENT, NOT_FOUND))
+        return group
     evaluations, reasons = _evaluations(context, measurement)
     group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=hd.sr.ReferencedSegment(

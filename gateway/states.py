@@ -52,6 +52,7 @@ class JobEvent(StrEnum):
     SUPERSEDED = "superseded"
     ADOPTED = "adopted"
     PROFILE_WANTED = "profile_wanted"
+    PROFILE_NOT_WANTED = "profile_not_wanted"
     RELEASED = "released"
     DISCARDED = "discarded"
 
@@ -129,6 +130,9 @@ JOB: Machine[JobState, JobEvent] = Machine(
         (JobState.FAILED, JobEvent.ADOPTED): JobState.FAILED,
         # A destination wants the results written as no destination did before: they are written once more.
         (JobState.DONE, JobEvent.PROFILE_WANTED): JobState.QUEUED,
+        # A newer revision came before that was done: what was done before stays done, and can be adopted.
+        (JobState.QUEUED, JobEvent.PROFILE_NOT_WANTED): JobState.DONE,
+        (JobState.RUNNING, JobEvent.PROFILE_NOT_WANTED): JobState.DONE,
         # A person decides on results that are held.
         (JobState.DONE, JobEvent.RELEASED): JobState.DONE,
         (JobState.DONE, JobEvent.DISCARDED): JobState.DONE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -21,7 +21,10 @@ SILENCE = -2
 
 
 class ScriptedPeer:
-    """``with ScriptedPeer() as pacs``; ``statuses`` are used up one per C-STORE, then 0000."""
+    """``with ScriptedPeer() as pacs``; ``statuses`` are used up one per C-STORE, then 0000.
+
+    ``refused``: SOP Class UID → the status that its objects always get.
+    """
 
     def __init__(
         self,
@@ -29,11 +32,13 @@ class ScriptedPeer:
         classes: Sequence[str] = (SEG, SR, CAPTURE),
         ae_title: str = "PACS",
         *,
+        refused: Mapping[str, int] | None = None,
         check_titles: bool = False,
     ) -> None:
         self.ae_title = ae_title
         self.port = free_port()
         self.statuses = list(statuses)
+        self.refused = dict(refused or {})
         self.received: list[tuple[str, bytes]] = []
         """(SOP Instance UID, data set as it came over the wire) of what was answered 0000."""
         self.attempts: list[str] = []
@@ -77,7 +82,8 @@ class ScriptedPeer:
     def _on_store(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
         self.attempts.append(uid)
-        status = self.statuses.pop(0) if self.statuses else 0x0000
+        always = self.refused.get(str(event.request.AffectedSOPClassUID))
+        status = always if always is not None else self.statuses.pop(0) if self.statuses else 0x0000
         if status == ABORT:
             event.assoc.abort()
             return 0xC000

@@ -44,9 +44,10 @@ def found_pairs(measurements: Sequence[Measurement]) -> tuple[Pair, ...]:
 
 
 def paired(structures: Sequence[Structure]) -> Iterator[tuple[Structure, Structure]]:
-    """Pairs of (left, right): keys that differ in the side alone, else the same code with either side.
+    """Pairs of (left, right): one code with either side, first those whose keys differ in the side alone.
 
-    Where several structures have one code and one side, the code tells no pair.
+    What has another code on either side is no pair: an atrium or a lobe is not the mirror of the other, and
+    one finding could not name both. Where several structures have one code and one side, only keys tell.
     """
     by_key = {structure.key: structure for structure in structures}
     rights = [structure for structure in structures if side_of(structure) == RIGHT]
@@ -54,7 +55,7 @@ def paired(structures: Sequence[Structure]) -> Iterator[tuple[Structure, Structu
     for left in lefts:
         words = [RIGHT if word == LEFT else word for word in left.key.split("_")]
         right = by_key.get("_".join(words))
-        if right is not None and side_of(right) == RIGHT:
+        if right is not None and side_of(right) == RIGHT and _meaning(right) == _meaning(left):
             yield left, right
             continue
         alike = [r for r in rights if _meaning(r) == _meaning(left)]
@@ -72,5 +73,6 @@ def side_of(structure: Structure) -> str:
 
 
 def _meaning(structure: Structure) -> tuple[object, ...]:
+    """What its codes say but for the side; words may differ."""
     codes = structure.coded
-    return codes.category, codes.type, codes.region
+    return tuple((c.value, c.scheme) if c else None for c in (codes.category, codes.type, codes.region))

@@ -51,7 +51,7 @@ class Licence(Part):
     citation
         What to cite when its results are published. Shown nowhere but in the card.
     attribution
-        Whom the terms ask to name, in their words. Shown nowhere but in the card.
+        Whom the terms ask to name, in their words. In every report.
     accepted_by
         Who accepted them here, and when.
     """
@@ -275,7 +275,7 @@ class ModelSpec(Part):
         What it may be used for. It goes into ``run.json``, and into SEG, SR and overview as the description
         of the contributing equipment.
     limits
-        What a reader of its results must know, one sentence each. They go into ``run.json``.
+        What a reader of its results must know, one sentence each. In every report and in ``run.json``.
     references
         Publications that describe it, one citation each, for who reads the card.
     licence

@@ -45,10 +45,10 @@ class Evidence:
         return self.measurements[self.number(key)].found
 
     def size(self, key: str) -> tuple[float, str]:
-        """Volume in millilitres, or the area in a radiograph in square centimetres; with its unit."""
+        """Volume in millilitres, or the area in a radiograph in square millimetres; with its unit."""
         measurement = self.measurements[self.number(key)]
         if measurement.area_mm2 is not None:
-            return measurement.area_mm2 / 100.0, "cm²"
+            return measurement.area_mm2, "mm²"
         return measurement.volume_ml, "mL"
 
     def number(self, key: str) -> int:
@@ -252,7 +252,8 @@ def _coverage(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
 
 
 def _size(value: float, unit: str) -> str:
-    return f"{value:.1f} {unit}" if value >= 10.0 else f"{value:.3g} {unit}"
+    digits = 0 if unit == "mm²" else 1
+    return f"{value:.{digits}f} {unit}" if value >= 10.0 else f"{value:.3g} {unit}"
 
 
 RULES: Mapping[str, Callable[[Rule, Evidence], Iterator[Finding]]] = {

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from ai.geometry import FIXES
 from ai.measure import Measurement
-from ai.quality import Verdict, segment_verdicts
+from ai.quality import Finding, Verdict, segment_verdicts
 from ai.quality.findings import GRAVITY
 from ai.results.context import ResultContext
 from ai.results.equipment import MANUFACTURER, revision_words
@@ -18,6 +18,7 @@ from ai.results.planes import SourcePlane
 
 _MOST_REMARKS = 8
 _MOST_LINES = 6
+_MOST_CUT = 3
 
 
 def page(context: ResultContext, window: tuple[float, float]) -> Page:
@@ -122,7 +123,10 @@ def _labels(measurements: list[Measurement]) -> str:
 
 
 def _doubts(context: ResultContext) -> list[Remark]:
-    """One line for each structure that is not PASS, the gravest first; how many more there are."""
+    """One line for each structure that is not PASS, the gravest first; how many more there are.
+
+    Many that are only cut by the field of view are counted in one line: the legend marks them.
+    """
     if not context.quality:
         return []
     verdicts = segment_verdicts(context.spec, context.quality)
@@ -132,6 +136,9 @@ def _doubts(context: ResultContext) -> list[Remark]:
     ]
     if not doubtful:
         return [Remark("Quality checks: nothing implausible was found.", "PASS")]
+    cut = _only_cut(context)
+    if len(cut) > _MOST_CUT:
+        doubtful = [item for item in doubtful if item[1].key not in cut]
     doubtful.sort(key=lambda item: -GRAVITY.index(item[0][0]))
     shown = [
         Remark(f"{s.number} {_told(s.label, ' '.join(reasons))}", verdict.value, most=2)
@@ -141,7 +148,21 @@ def _doubts(context: ResultContext) -> list[Remark]:
     if rest:
         words = ", ".join(f"{counted[verdict]} {verdict}" for verdict in GRAVITY[:0:-1] if counted[verdict])
         shown.append(Remark(f"and {rest} more: {words} in all; the report has every reason."))
+    if len(cut) > _MOST_CUT:
+        told = f"{len(cut)} structures touch the border of the field of view; their sizes are lower bounds."
+        shown.append(Remark(told, Verdict.PARTIAL.value))
     return shown
+
+
+def _only_cut(context: ResultContext) -> set[str]:
+    """Keys of the structures of which nothing else is doubtful than that the field of view cuts them."""
+    wrong = [finding for finding in context.quality if finding.verdict is not Verdict.PASS]
+    cut = {key for f in wrong if _is_cut(f) for key in f.structures}
+    return cut - {key for f in wrong if not _is_cut(f) for key in f.structures}
+
+
+def _is_cut(finding: Finding) -> bool:
+    return finding.rule == "complete" and finding.verdict is Verdict.PARTIAL
 
 
 def _told(label: str, reasons: str) -> str:

@@ -18,6 +18,7 @@ from ai.quality import Finding, Verdict, segment_verdicts
 from ai.results import sr_codes as c
 from ai.results.context import ResultContext
 from ai.results.equipment import algorithm_family
+from ai.results.seg import tracking_id
 from ai.results.sr_items import CONCEPT_MOD, CONTAINS, OBS_CONTEXT, code, container, image, number, text
 from ai.results.sr_items import uid_reference as uid
 from ai.terminology import Code, CodedStructure
@@ -35,6 +36,8 @@ _EXTENTS = (
     (c.HEIGHT, c.SUPERIOR_INFERIOR),
 )
 _TEXT_OF_IDENTIFIER = 1024
+NOT_FOUND = "Looked for and not found. It may lie outside these images, or have been missed."
+"""Said of what was not found, for Absent alone reads as if the patient had none."""
 
 
 def structure_groups(context: ResultContext, segs: Sequence[Dataset]) -> list[Dataset]:
@@ -57,7 +60,7 @@ def not_evaluated_group(spec: ModelSpec, structure: Structure, tracking_uid: str
     """A group that says that nobody looked for a structure."""
     return _group(
         "1501",
-        _tracking(structure.label, tracking_uid),
+        _tracking(tracking_id(spec, structure), tracking_uid),
         _finding(structure.coded),
         [],
         sites(structure.coded),
@@ -118,8 +121,7 @@ def _structure_group(
     evaluations: list[Dataset],
 ) -> Dataset:
     structure = measurement.structure
-    segment = cited[1] if cited else Dataset()
-    tracking = _tracking(segment.get("TrackingID", structure.label), _tracking_uid(context, measurement))
+    tracking = _tracking(tracking_id(context.spec, structure), _tracking_uid(context, measurement))
     finding, placed = _finding(structure.coded), sites(structure.coded)
     if not measurement.found:
         return _group("1501", tracking, finding, [], placed, algorithm(context.spec), evaluations)
@@ -211,14 +213,22 @@ def _numbers(context: ResultContext, measurement: Measurement) -> list[Dataset]:
 
 
 def _evaluations(context: ResultContext) -> dict[str, list[Dataset]]:
-    """What is said of each structure by its key: its presence, whether it is cut, the quality and why."""
+    """What is said of each structure by its key: its presence, whether it is cut, the quality and why.
+
+    What was not found has no quality that could be a PASS: it is judged only where it should be there.
+    """
     verdicts = segment_verdicts(context.spec, context.quality)
     judged = {key for finding in context.quality for key in finding.structures}
     return {
         m.structure.key: [
             code(c.PRESENCE, _presence(context, m), CONTAINS),
             *([code(c.QUALITY_FINDING, c.INCOMPLETE, CONTAINS)] if _is_cut(context, m.structure) else []),
-            *(_quality(*verdicts[m.structure.key]) if m.structure.key in judged else []),
+            *(
+                _quality(*verdicts[m.structure.key])
+                if m.structure.key in judged and (m.found or verdicts[m.structure.key][0] is not Verdict.PASS)
+                else []
+            ),
+            *([text(c.COMMENT, NOT_FOUND)] if _presence(context, m) is c.ABSENT else []),
         ]
         for m in context.measurements
     }

@@ -11,6 +11,7 @@ from ai.results.context import ResultContext
 
 RESEARCH_USE = "Research use only. Not for diagnosis."
 _MOST_MAGNIFIED = 100.0
+_MOST_CUT = 3  # findings of one kind; a scan of a part of the body cuts dozens of structures
 _MOST_LISTED = 12
 """Structures or findings that one comment lists; their groups tell all."""
 
@@ -81,14 +82,27 @@ def _labels(measurements: Sequence[Measurement]) -> str:
 
 
 def _quality(context: ResultContext) -> list[str]:
-    """The quality checks that failed, the gravest first, and how many did not."""
+    """The quality checks that failed, the gravest first, and how many did not.
+
+    Many structures that are cut by the field of view are told in one sentence: nothing is wrong with them.
+    """
     gravity = tuple(Verdict)
     wrong = [f for f in context.quality if f.verdict is not Verdict.PASS]
+    passed = len(context.quality) - len(wrong)
+    cut = [f for f in wrong if f.rule == "complete" and f.verdict is Verdict.PARTIAL]
+    if len(cut) > _MOST_CUT:
+        wrong = [f for f in wrong if f not in cut]
     wrong.sort(key=lambda finding: gravity.index(finding.verdict), reverse=True)
     told = [_finding(f) for f in wrong[:_MOST_LISTED]]
     if len(wrong) > _MOST_LISTED:
         told.append(f"{len(wrong) - _MOST_LISTED} more quality findings: see the structures.")
-    passed = len(context.quality) - len(wrong)
+    if len(cut) > _MOST_CUT:
+        labels = {s.key: s.label for s in context.spec.structures}
+        names = listed([labels[key] for finding in cut for key in finding.structures])
+        told.append(
+            f"Quality PARTIAL. {len(cut)} structures touch the border of the field of view, so their sizes "
+            f"are lower bounds: {names}."
+        )
     if passed:
         told.append(f"Quality checks passed: {passed} of {len(context.quality)}.")
     return told

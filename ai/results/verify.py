@@ -32,7 +32,7 @@ from pydicom.uid import (
 )
 
 from ai.results.context import ResultContext
-from ai.results.equipment import MANUFACTURER
+from ai.results.equipment import MANUFACTURER, series_attributes
 from ai.results.seg.plan import SegPlan
 from ai.results.verify_differences import find_difference
 from ai.results.verify_elements import path, text, values_of_items
@@ -57,6 +57,7 @@ _DECODERS = {
     RLELossless: "pydicom",
     JPEGLSLossless: "pyjpegls",
 }  # the plugins of pydicom that are always there
+_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # of a sequence (PS3.5 A.4)
 _UID = path("ReferencedSOPInstanceUID")
 _IN_SERIES = path("ReferencedInstanceSequence", "ReferencedSOPInstanceUID")
 _IMAGE: tuple[str, ...] = (
@@ -67,6 +68,7 @@ _IMAGE: tuple[str, ...] = (
     "PhotometricInterpretation",
 )
 _IMAGE += ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+_OF_FRAMES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices")
 _UNREADABLE = (
     *(AttributeError, InvalidDicomError, LookupError, OverflowError, RuntimeError, TypeError, ValueError),
     *(EOFError, NotImplementedError, OSError, struct.error),
@@ -166,13 +168,19 @@ def _check_identity(seg: Dataset, plan: SegPlan, context: ResultContext) -> None
         "BitsStored": bits,
         "HighBit": bits - 1,
         "PixelRepresentation": 0,
+        "PixelPaddingValue": 0 if is_label_map else None,  # what viewers leave transparent
+        "PixelPaddingRangeLimit": None,
+        "PresentationLUTShape": "IDENTITY",  # INVERSE would show what is outside
+        **dict.fromkeys(_OF_FRAMES),
+        "SeriesDescription": series_attributes(context, "seg").description,
         "Modality": "SEG",
         "Manufacturer": MANUFACTURER,
         "Rows": context.labels.shape[1],
         "Columns": context.labels.shape[2],
     }
-    syntax = ExplicitVRLittleEndian if is_binary else _SYNTAXES[context.profile.compression]
-    expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, syntax)
+    if plan.compression not in ("none", context.profile.compression):
+        mismatch(f"it is planned with compression {plan.compression}, which is not that of the destination")
+    expect("the transfer syntax", seg.file_meta.TransferSyntaxUID, _SYNTAXES[plan.compression])
     for keyword, value in expected.items():
         expect(keyword, seg.get(keyword), value)
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
@@ -228,8 +236,11 @@ def _frames(seg: SegFile, plan: SegPlan, slices: npt.NDArray[np.intp]) -> Frames
     image.file_meta = header.file_meta
     image.PixelData = bytes(seg.pixels)
     image["PixelData"].is_undefined_length = True
-    fragments, _ = parse_fragments(image.PixelData)
+    fragments, starts = parse_fragments(image.PixelData)
     expect("the number of encapsulated frames", fragments - 1, len(seg.frames))  # less the offset table
+    last = seg.pixels[starts[-1] + 4 :]  # after its tag: its length, its bytes, and the end
+    if bytes(last[4 + int.from_bytes(last[:4], "little") :]) != _DELIMITER:
+        mismatch("its encapsulated frames are not the end of it")
     plugin = _DECODERS[syntax]
     return Frames(numbers, slices, planes=lambda: iter_pixels(image, raw=True, decoding_plugin=plugin))
 

@@ -113,7 +113,13 @@ def _failing(error: _Floats, tolerance: float, first: _IntArray) -> list[int]:
 
 
 def _check_slice_spacing(name: str, measures: Dataset, geometry: VolumeGeometry) -> None:
-    """Spacing Between Slices is optional; uneven slices have none."""
+    """Slice Thickness is that of the source or the grid's; Spacing Between Slices is optional: uneven slices
+    have none."""
+    thickness_mm = geometry.slice_thickness_mm or geometry.spacing_mm[0]
+    if not abs(float(measures.SliceThickness) - thickness_mm) <= _SPACING_MM:
+        mismatch(
+            f"{name} has slices of {measures.SliceThickness:.6g} mm, expected {thickness_mm:.6g} mm thick"
+        )
     if "SpacingBetweenSlices" not in measures:
         return
     spacing_mm, between_mm = geometry.spacing_mm[0], float(measures.SpacingBetweenSlices)

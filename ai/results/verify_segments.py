@@ -15,10 +15,13 @@ from ai.results.context import ResultContext
 from ai.results.seg.plan import SegPlan
 from ai.results.verify_elements import Values, path, text
 from ai.results.verify_file import SegFile
+from ai.results.verify_voxels import inside
 
 _NUMBER = path("SegmentNumber")
 _LABEL = path("SegmentLabel")
+_DESCRIPTION = path("SegmentDescription")
 _ALGORITHM_TYPE = path("SegmentAlgorithmType")
+_ALGORITHM_NAME = path("SegmentAlgorithmName")
 _ALGORITHM_VERSION = path("SegmentationAlgorithmIdentificationSequence", "AlgorithmVersion")
 _TRACKING_ID = path("TrackingID")
 _TRACKING_UID = path("TrackingUID")
@@ -27,7 +30,7 @@ _CATEGORY = ("SegmentedPropertyCategoryCodeSequence",)
 _TYPE = ("SegmentedPropertyTypeCodeSequence",)
 _MODIFIER = (*_TYPE, "SegmentedPropertyTypeModifierCodeSequence")
 _REGION = ("AnatomicRegionSequence",)
-_BACKGROUND = ("125040", "DCM")  # CID 7151
+_BACKGROUND = ("125040", "DCM", "Background")  # CID 7151
 
 
 def mismatch(what: str) -> NoReturn:
@@ -56,20 +59,24 @@ def check_segments(seg: SegFile, plan: SegPlan, context: ResultContext) -> None:
         _check_segment(seg.segments[number - 1], f"segment {number}", structure, context)
     if plan.kind == "label_map":
         expect("the type of segment 0", _codes(seg.segments[-1], *_TYPE), [_BACKGROUND])
-    overlapping = Counter(value for structure in plan.structures for value in structure.numbers)
-    if max(overlapping.values(), default=0) > 1 and seg.header.get("SegmentsOverlap") == "NO":
-        mismatch("Segments Overlap is 'NO', and some of its structures include others")
+    holders = Counter(value for structure in plan.structures for value in structure.numbers)
+    shared = [value for value, count in holders.items() if count > 1]
+    overlap = any(inside(plane, shared).any() for plane in context.labels) if shared else False
+    expect("SegmentsOverlap", seg.header.get("SegmentsOverlap"), "YES" if overlap else "NO")
 
 
 def _check_segment(item: Values, name: str, structure: Structure, context: ResultContext) -> None:
     terms = structure.coded
     for what, element, expected in (
         ("label", _LABEL, structure.label),
+        ("description", _DESCRIPTION, structure.description),
         ("algorithm type", _ALGORITHM_TYPE, "AUTOMATIC"),
         ("tracking UID", _TRACKING_UID, context.identity.tracking_uids[structure.number]),
+        ("algorithm name", _ALGORITHM_NAME, context.spec.title),
         ("algorithm version", _ALGORITHM_VERSION, context.spec.version),
     ):
-        expect(f"the {what} of {name}", [text(v) for v in item.get(element, ())], [expected])
+        wanted = [expected.strip(" \0")] if expected else []
+        expect(f"the {what} of {name}", [text(v) for v in item.get(element, ())], wanted)
     if not any(text(value) for value in item.get(_TRACKING_ID, ())):
         mismatch(f"{name} has no tracking ID")
     colours = [_rgb(struct.unpack("<3H", value)) for value in item.get(_COLOUR, ())]
@@ -80,14 +87,15 @@ def _check_segment(item: Values, name: str, structure: Structure, context: Resul
         ("modifiers", _MODIFIER, terms.modifier),
         ("region", _REGION, terms.region),
     ):
-        wanted = [(code.value, code.scheme)] if code else []
-        expect(f"the {what} of {name}", _codes(item, *sequences), wanted)
+        codes = [(code.value, code.scheme, code.meaning.strip())] if code else []
+        expect(f"the {what} of {name}", _codes(item, *sequences), codes)
 
 
-def _codes(item: Values, *sequences: str) -> list[tuple[str, str]]:
-    """Code Value and Coding Scheme Designator of every item of a code sequence."""
-    columns = [item.get(path(*sequences, k), []) for k in ("CodeValue", "CodingSchemeDesignator")]
-    return [(text(value), text(scheme)) for value, scheme in zip(*columns, strict=True)]
+def _codes(item: Values, *sequences: str) -> list[tuple[str, ...]]:
+    """Code Value, Coding Scheme Designator and Code Meaning, which viewers show, of a code sequence."""
+    keywords = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    columns = [item.get(path(*sequences, keyword), []) for keyword in keywords]
+    return [tuple(map(text, values)) for values in zip(*columns, strict=True)]
 
 
 def _rgb(cielab: Sequence[int]) -> tuple[int, ...]:

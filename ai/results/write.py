@@ -28,6 +28,8 @@ class ResultFile:
         Its Instance Number; only segmentations can be several.
     profiles
         Keys of the profiles that it belongs to.
+    notes
+        What is not as these profiles want it, each an upper-case name and a sentence.
     """
 
     kind: ResultKind
@@ -38,6 +40,7 @@ class ResultFile:
     series_instance_uid: str
     transfer_syntax_uid: str
     content: bytes
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def _seg_file(seg: SegObject, profiles: tuple[str, ...]) -> ResultFile:
         series_instance_uid=str(seg.header.SeriesInstanceUID),
         transfer_syntax_uid=seg.transfer_syntax_uid,
         content=seg.content,
+        notes=seg.plan.notes,
     )
 
 

@@ -24,7 +24,13 @@ def open_journal(settings: Settings) -> Iterator[JournalReader]:
     from gateway.journal import JournalReader
 
     path = settings.data_dir / "journal.db"
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except PermissionError:
+        fail(
+            "JOURNAL_UNREADABLE", f"{path} is not yours to read: run this as the gateway's user.", EXIT_FAILED
+        )
+    if not exists:
         reason = f"There is no journal at {path}: the gateway has not run with this configuration yet."
         fail("NO_JOURNAL", reason, EXIT_NOT_FOUND)
     try:

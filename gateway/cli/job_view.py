@@ -13,6 +13,7 @@ from gateway.cli.common import clock_text
 
 Record = dict[str, Any]
 _SHOWN_AT_EACH_END = 4
+_DECIDED_BY_PEOPLE = ("released", "discarded", "resend_asked", "RESEND_ASKED")
 _DEFAULTS = vars(DEFAULT_PROFILE)
 
 
@@ -24,9 +25,12 @@ def print_job(job: Record, each: Record, out: Console) -> None:
     for text in quality_lines(job["run"] or {}):
         line(out, label, text)
         label = ""
+    notes = result_notes(job["run"] or {})
     for result in job["results"]:
         identity = f"SOP Instance {result['sop_instance_uid']}, series {result['series_instance_uid']}"
         line(out, result["kind"], f"{identity}{_profile_text(result, job['profiles'])}")
+        for note in notes.get(result["sop_instance_uid"], ()):
+            line(out, "", note)
         for delivery in result["deliveries"]:
             line(out, "", delivery_text(delivery))
             _print_events(delivery["events"], out, indent="  ")
@@ -35,12 +39,17 @@ def print_job(job: Record, each: Record, out: Console) -> None:
 
 
 def _print_events(events: Sequence[Record], out: Console, indent: str = "") -> None:
-    """All of a few events; of many (a PACS that was down for a week) the first and the last ones."""
-    left_out = len(events) - 2 * _SHOWN_AT_EACH_END
+    """All of a few events; of many (a PACS that was down for a week) the first and the last ones.
+
+    What a person decided is never left out.
+    """
+    ends = range(_SHOWN_AT_EACH_END, len(events) - _SHOWN_AT_EACH_END)
+    left_out = {number for number in ends if events[number]["name"] not in _DECIDED_BY_PEOPLE}
+    first = min(left_out, default=0)
     for number, event in enumerate(events):
-        if left_out > 1 and number == _SHOWN_AT_EACH_END:
-            line(out, "", f"{indent}… {left_out} more events, all of them with --json …")
-        if left_out <= 1 or not _SHOWN_AT_EACH_END <= number < _SHOWN_AT_EACH_END + left_out:
+        if len(left_out) > 1 and number == first:
+            line(out, "", f"{indent}… {len(left_out)} more events, all of them with --json …")
+        if len(left_out) <= 1 or number not in left_out:
             line(out, "", f"{indent}{clock_text(event['at'])} {event['name']}: {event['reason']}")
 
 
@@ -60,6 +69,11 @@ def quality_lines(run: Mapping[str, Any]) -> list[str]:
         if segment["verdict"] != "PASS"
     ]
     return [f"segments: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}", *told]
+
+
+def result_notes(run: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What is not as a destination wants it, by SOP Instance UID; runs of older versions have no notes."""
+    return {row["sop_instance_uid"]: row.get("notes", []) for row in run.get("results", ())}
 
 
 def _profile_text(result: Record, profiles: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from gateway.cli.common import (
     print_json,
 )
 from gateway.cli.find import open_journal, resolve
+from gateway.cli.job_view import printable
 
 if TYPE_CHECKING:
     from gateway.control.orders import Answer, Order, Verb
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 Record = dict[str, Any]
+_LONGEST_TEXT = 2000  # characters; an order is one line of at most 64 KiB
 TargetArgument = Annotated[
     str,
     typer.Argument(
@@ -65,7 +68,8 @@ def list_results(config: ConfigOption, as_json: JsonOption = False) -> None:
         sys.stdout.write(f"job {each['job']}  series {each['series_instance_uid']}  model {each['model']}\n")
         if each["held"]:
             since = clock_text(each["finished_at"])
-            sys.stdout.write(f"  held since {since}: {each['failure_name']}: {each['failure_reason']}\n")
+            why = printable(f"{each['failure_name']}: {each['failure_reason']}")
+            sys.stdout.write(f"  held since {since}: {why}\n")
         if each["dead"]:
             sys.stdout.write(f"  {each['dead']} deliveries were given up; see `aigw study explain`\n")
     if not waiting:
@@ -140,7 +144,8 @@ def _jobs(settings: Settings, target: str, wanted: Callable[[Record], bool]) -> 
             fail("NOT_A_TARGET", sentence, EXIT_USAGE)
         records = reader.series()
         column, uid = resolve(records, target, ("series_instance_uid",))
-        newest = [record for record in records if record[column] == uid][-1]
+        of_series = [record for record in records if record[column] == uid]
+        newest = max(of_series, key=lambda record: int(record["revision"]))
         jobs = reader.series_details(newest)["jobs"]
     found = [int(job["id"]) for job in jobs if wanted(job)]
     if not found:
@@ -166,7 +171,23 @@ def _known_job(reader: JournalReader, number: int) -> int:
 def _orders(verb: Verb, jobs: Sequence[int], by: str, why: str, destination: str = "") -> list[Order]:
     from gateway.control import Order
 
-    return [Order(verb, job, by.strip() or getpass.getuser(), why.strip(), destination) for job in jobs]
+    if max(len(by), len(why)) > _LONGEST_TEXT:
+        fail("TOO_LONG", f"--reason and --by have at most {_LONGEST_TEXT} characters.", EXIT_USAGE)
+    who, why = _clean(by) or _user(), _clean(why)
+    return [Order(verb, job, who, why, destination) for job in jobs]
+
+
+def _clean(text: str) -> str:
+    """Without bytes that are no characters: a terminal with another encoding gives them."""
+    return text.encode("utf-8", "replace").decode().strip()
+
+
+def _user() -> str:
+    """The user of this system; in a container it may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _carry_out(settings: Settings, orders: Sequence[Order], *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,7 +37,8 @@ def carry_out_orders(
     Raises
     ------
     GatewayError
-        NO_ANSWER, DATA_DIR_IN_USE (a gateway that starts or ends just now), NOT_THE_GATEWAYS_USER.
+        NO_ANSWER, DATA_DIR_IN_USE (a gateway that starts or ends just now), NOT_THE_GATEWAYS_USER,
+        JOURNAL_UNUSABLE.
     """
     connection = _connect(data_dir)
     if connection is not None:
@@ -47,12 +49,29 @@ def carry_out_orders(
             f"No gateway is running, and {data_dir} belongs to another user: run this as the gateway's user."
         )
         raise GatewayError("NOT_THE_GATEWAYS_USER", sentence)
-    with lock(data_dir):
-        journal = Journal(data_dir / "journal.db")
+    with _alone(data_dir, lock):
         try:
-            return tuple(carry_out(journal, order, clock.now_s(), profiles) for order in orders)
-        finally:
-            journal.close()
+            journal = Journal(data_dir / "journal.db")
+            try:
+                return tuple(carry_out(journal, order, clock.now_s(), profiles) for order in orders)
+            finally:
+                journal.close()
+        except sqlite3.Error as error:
+            sentence = f"{data_dir / 'journal.db'} cannot be written ({error}): check its disk and owner."
+            raise GatewayError("JOURNAL_UNUSABLE", sentence) from error
+
+
+def _alone(data_dir: Path, lock: Lock) -> AbstractContextManager[object]:
+    try:
+        return lock(data_dir)
+    except GatewayError as error:
+        if error.name != "DATA_DIR_IN_USE":
+            raise
+        sentence = (
+            f"A gateway runs on {data_dir} and takes no orders: it starts or stops just now, so try again; "
+            "or its log says why (event control_not_open), then stop it first."
+        )
+        raise GatewayError(error.name, sentence) from error
 
 
 def _connect(data_dir: Path) -> socket.socket | None:

@@ -6,6 +6,7 @@ import os
 import socket
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -25,6 +26,7 @@ from gateway.journal.profiles import Profiles
 
 _POLL_S = 0.25
 _LINE_TIMEOUT_S = 5.0
+_TROUBLE_WAIT_S = 1.0
 
 
 class Desk:
@@ -48,15 +50,18 @@ class Desk:
                     connection, _ = self._socket.accept()
                 except TimeoutError:
                     continue
+                except OSError as error:  # too many open files: the others may be closed in a while
+                    self._log.error("control_not_accepted", reason=error.strerror)
+                    stopping.wait(_TROUBLE_WAIT_S)
+                    continue
                 with connection:
-                    connection.settimeout(_LINE_TIMEOUT_S)
-                    self._serve(connection)
+                    connection.settimeout(_POLL_S)
+                    self._serve(connection, stopping)
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, stopping: threading.Event) -> None:
         try:
-            with connection.makefile("rb") as incoming:
-                while line := incoming.readline(LONGEST_LINE_BYTES):
-                    connection.sendall(encode(self._answer(decode_order(line))))
+            for line in _lines(connection, stopping, self._clock):
+                connection.sendall(encode(self._answer(decode_order(line))))
         except (OSError, ValueError) as error:  # it went away, or is none of ours
             self._log.warning("order_not_understood", error=type(error).__name__)
 
@@ -68,6 +73,31 @@ class Desk:
             return Answer(order.job, f"The journal cannot be written now: {error}.", "JOURNAL_UNAVAILABLE")
         self._log.info("order", verb=order.verb, job=order.job, refused=answer.refused)
         return answer
+
+
+def _lines(connection: socket.socket, stopping: threading.Event, clock: Clock) -> Iterator[bytes]:
+    """What a client sends, line by line, until it or the gateway ends.
+
+    Raises TimeoutError or ValueError for one that does not come to the end of a line: the next one waits.
+    """
+    received, deadline_s = b"", clock.monotonic_s() + _LINE_TIMEOUT_S
+    while not stopping.is_set():
+        line, end, rest = received.partition(b"\n")
+        if end:
+            yield line
+            received, deadline_s = rest, clock.monotonic_s() + _LINE_TIMEOUT_S
+            continue
+        if len(received) > LONGEST_LINE_BYTES:
+            raise ValueError("not a line")
+        if clock.monotonic_s() > deadline_s:
+            raise TimeoutError
+        try:
+            chunk = connection.recv(LONGEST_LINE_BYTES)
+        except TimeoutError:
+            continue
+        if not chunk:
+            return
+        received += chunk
 
 
 def _listen(data_dir: Path) -> socket.socket:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from gateway.errors import GatewayError, RefusedByState
+from gateway.errors import GatewayError
 from gateway.journal import Journal
 from gateway.journal.decide import Person
 from gateway.journal.profiles import Profiles
@@ -57,7 +57,7 @@ def carry_out(journal: Journal, order: Order, at: float, profiles: Profiles) -> 
                 text = journal.discard_results(order.job, person, at)
             case "resend":
                 text = journal.resend_results(order.job, person, at, order.destination)
-    except RefusedByState as error:
+    except GatewayError as error:
         return Answer(order.job, error.reason, error.name)
     return Answer(order.job, text)
 
@@ -70,8 +70,8 @@ def encode(message: Order | Answer) -> bytes:
 def decode_order(line: bytes) -> Order:
     """Parse a line; raises ValueError for anything else."""
     fields = _fields(line, {"verb": str, "job": int, "by": str, "why": str, "destination": str})
-    if fields["verb"] not in get_args(Verb):
-        raise ValueError("not a verb")
+    if fields["verb"] not in get_args(Verb) or not 0 < fields["job"] < 2**63:
+        raise ValueError("not a verb, or not the number of a row")
     return Order(**fields)
 
 
@@ -85,7 +85,10 @@ def decode_answer(line: bytes) -> Answer:
 
 
 def _fields(line: bytes, kinds: dict[str, type]) -> dict[str, Any]:
-    fields = json.loads(line)
+    try:
+        fields = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("not a message of this protocol") from error
     right = isinstance(fields, dict) and fields.keys() == kinds.keys()
     if not right or any(type(fields[name]) is not kind for name, kind in kinds.items()):
         raise ValueError("not a message of this protocol")

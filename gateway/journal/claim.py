@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.journal.connection import Transaction
-from gateway.journal.edges import as_json, failure_columns, take_edge
+from gateway.journal.edges import as_json, failure_columns, stay_done, take_edge
 from gateway.journal.numbers import base_for
 from gateway.journal.records import SUPERSEDED, ClaimedJob, Failure, Purpose, Wanted
 from gateway.states import JOB, JobEvent, JobState
@@ -71,5 +71,8 @@ def superseded(row: Mapping[str, Any]) -> Failure:
 def _supersede_jobs(work: Transaction, at: float) -> None:
     for row in work.run("outdated_jobs", {}).fetchall():
         failure = superseded(row)
+        if json.loads(row["profiles"]):
+            stay_done(work, row["id"], JobState.QUEUED, failure.reason, at)
+            continue
         take_edge(work, JOB, row["id"], (JobState.QUEUED, JobEvent.SUPERSEDED), failure.reason, at)
         work.run("close_job", {**failure_columns(failure), "id": row["id"], "at": at, "run": None})

@@ -42,8 +42,10 @@ def release(work: Transaction, job_id: int, person: Person, at: float, profiles:
     work.run("release_results", {"id": job_id, "at": at})
     count = send(work, job_id, destinations, profiles, at)
     written = json.loads(row["profiles"])
-    write_what_is_lacking(work, job_id, destinations, written, Purpose(row["purpose"]), profiles, at)
-    return f"Results on their way to {', '.join(destinations)}: {count}."
+    purpose = Purpose(row["purpose"])
+    lacking = write_what_is_lacking(work, job_id, destinations, written, purpose, profiles, at)
+    again = f" The job runs once more, for {', '.join(lacking)} alone." if lacking else ""
+    return f"Results on their way to {', '.join(destinations)}: {count}.{again}"
 
 
 def discard(work: Transaction, job_id: int, person: Person, at: float) -> str:
@@ -88,11 +90,6 @@ def _held(work: Transaction, job_id: int) -> Mapping[str, Any]:
     if not row["held"]:
         raise RefusedByState(
             "NOT_HELD", f"The results of job {job_id} are not held: the job is {row['state']}."
-        )
-    if row["state"] != JobState.DONE:
-        raise RefusedByState(
-            "NOT_DONE",
-            f"Job {job_id} is {row['state']}, for it writes its results once more: wait for its end.",
         )
     return row
 

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.errors import LostRace
 from gateway.journal.connection import Transaction
 from gateway.journal.records import Failure
-from gateway.states import DeliveryState, Event, Machine, State
+from gateway.states import JOB, DeliveryState, Event, JobEvent, JobState, Machine, State
 
 
 def as_json(value: Any) -> str:
@@ -75,3 +75,9 @@ def failure_columns(failure: Failure | None) -> dict[str, str | None]:
     """Values for the failure columns; None clears them."""
     name, reason = (failure.name, failure.reason) if failure else (None, None)
     return {"failure_name": name, "failure_reason": reason}
+
+
+def stay_done(work: Transaction, job_id: int, state: JobState, reason: str, at: float) -> None:
+    """End a job that was to write its results once more and need not: what it has written stays."""
+    take_edge(work, JOB, job_id, (state, JobEvent.PROFILE_NOT_WANTED), reason, at)
+    work.run("close_job", {**failure_columns(None), "id": job_id, "at": at, "run": None})

@@ -10,7 +10,14 @@ from typing import Any
 
 from gateway.errors import LostRace
 from gateway.journal.connection import Transaction
-from gateway.journal.edges import as_json, failure_columns, open_delivery, take_edge, write_event
+from gateway.journal.edges import (
+    as_json,
+    failure_columns,
+    open_delivery,
+    stay_done,
+    take_edge,
+    write_event,
+)
 from gateway.journal.profiles import Profiles
 from gateway.journal.records import SUPERSEDED, ClaimedJob, Failure, NewResult, Purpose
 from gateway.states import DELIVERY, JOB, DeliveryEvent, DeliveryState, JobEvent, JobState
@@ -44,7 +51,8 @@ def finish(
         hold = None  # a person has looked at what is found, and it is the same
     reason = f"{len(results)} results stored."
     take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.SUCCEEDED), reason, at)
-    work.run("close_job", {**failure_columns(hold), "id": job.id, "at": at, "run": as_json(run)})
+    record = as_json(_with_earlier(run, row["run"]))
+    work.run("close_job", {**failure_columns(hold), "id": job.id, "at": at, "run": record})
     work.run("hold_results", {"id": job.id, "held": hold is not None})
     if hold is not None:
         write_event(work, "job", job.id, hold.name, hold.reason, at)
@@ -54,8 +62,9 @@ def finish(
     written = {**json.loads(row["profiles"]), **{profile.key: asdict(profile) for profile in asked}}
     work.run("set_profiles", {"id": job.id, "profiles": as_json(written)})
     destinations = tuple(json.loads(row["destinations"]))
-    if hold is None:
-        send(work, job.id, destinations, profiles, at)
+    if hold is not None:
+        return  # a release sends it, and has it written as it is wanted then
+    send(work, job.id, destinations, profiles, at)
     write_what_is_lacking(work, job.id, destinations, written, job.purpose, profiles, at)
 
 
@@ -83,22 +92,29 @@ def write_what_is_lacking(
     purpose: Purpose,
     profiles: Profiles,
     at: float,
-) -> None:
-    """Queue a job that is done once more, if a destination wants its results in a profile that it has not."""
+) -> tuple[str, ...]:
+    """Queue a job that is done once more, if a destination wants its results in a profile that it has not.
+
+    Returns those destinations.
+    """
     if not destinations or not profiles.wanted(destinations, written, purpose):
-        return
-    lacking = [name for name in destinations if profiles.of(name).key not in written]
+        return ()
+    lacking = tuple(name for name in destinations if profiles.of(name).key not in written)
     reason = (
         f"The results were never written as the profile of {', '.join(lacking)} wants them: "
         "the job runs once more; what is there and sent is not repeated."
     )
     take_edge(work, JOB, job_id, (JobState.DONE, JobEvent.PROFILE_WANTED), reason, at)
     work.run("reopen_job", {"id": job_id, "at": at})
+    return lacking
 
 
 def fail(work: Transaction, job: ClaimedJob, failure: Failure, at: float, report: Profiles | None) -> None:
     """See :meth:`gateway.journal.journal.Journal.fail_job`."""
     row = under_lease(work, job)
+    if failure.name == SUPERSEDED and json.loads(row["profiles"]):
+        stay_done(work, job.id, JobState.RUNNING, failure.reason, at)
+        return
     reason = f"{failure.name}: {failure.reason}"
     take_edge(work, JOB, job.id, (JobState.RUNNING, JobEvent.GAVE_UP), reason, at)
     work.run("close_job", {**failure_columns(failure), "id": job.id, "at": at, "run": None})
@@ -119,6 +135,15 @@ def insert_job(
     job_id = work.insert("insert_job", {**row, "destinations": as_json(destinations), "at": at})
     write_event(work, "job", job_id, "created", reason, at, states=(None, JobState.QUEUED))
     return job_id
+
+
+def _with_earlier(run: Mapping[str, Any], earlier: str | None) -> Mapping[str, Any]:
+    """A run's record, with what earlier runs of the job said of the objects that they wrote."""
+    known = json.loads(earlier or "{}").get("results", ())
+    if not known:
+        return run
+    rows = {row["sop_instance_uid"]: row for row in (*known, *run.get("results", ()))}
+    return {**run, "results": list(rows.values())}
 
 
 def _delivery_order(result: Mapping[str, Any] | Row) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -48,7 +49,7 @@ def _received_numbers(work: Transaction, study: dict[str, str]) -> set[int]:
     """Series numbers of what arrived in a study, by the first instance of each series."""
     found = set()
     for row in work.run("first_facts_in_study", study).fetchall():
-        text = (json.loads(row["facts"]).get("SeriesNumber") or ("",))[0].strip()
-        if text.lstrip("+-").isdecimal():
+        text = (json.loads(row["facts"]).get("SeriesNumber") or ("",))[0]
+        with suppress(ValueError):  # what a scanner calls a number need not be one
             found.add(int(text))
     return found

@@ -82,7 +82,8 @@ ORDER BY id;
 -- name: superseded_deliveries
 SELECT delivery.id FROM delivery JOIN result ON result.id = delivery.result_id
 WHERE result.job_id = :job_id AND delivery.destination = :destination
-  AND delivery.state = 'dead' AND delivery.failure_name = 'SUPERSEDED' ORDER BY delivery.id;
+  AND delivery.state = 'dead' AND delivery.failure_name = 'SUPERSEDED'
+  AND EXISTS (SELECT 1 FROM json_each(result.profiles) WHERE value = :profile) ORDER BY delivery.id;
 
 -- name: reopen_delivery
 UPDATE delivery SET next_attempt_at = :at, finished_at = NULL, failure_name = NULL, failure_reason = NULL WHERE id = :id;
@@ -115,7 +116,7 @@ DELETE FROM hold;
 DELETE FROM hold WHERE card = :card;
 
 -- name: outdated_jobs
-SELECT job.id, series.revision, newer.revision AS newest_revision
+SELECT job.id, job.profiles, series.revision, newer.revision AS newest_revision
 FROM job JOIN series ON series.id = job.series_id
 JOIN series AS newer ON newer.study_instance_uid = series.study_instance_uid
   AND newer.series_instance_uid = series.series_instance_uid AND newer.revision = series.revision + 1
@@ -189,7 +190,8 @@ UPDATE job SET lease_id = NULL, lease_expires_at = NULL, not_before = :not_befor
 UPDATE job SET attempts = attempts - 1, interruptions = interruptions + 1 WHERE id = :id;
 
 -- name: close_job
-UPDATE job SET lease_id = NULL, lease_expires_at = NULL, finished_at = :at, run = :run,
+-- A run that comes to nothing leaves what is said of an earlier one, whose results are kept.
+UPDATE job SET lease_id = NULL, lease_expires_at = NULL, finished_at = :at, run = coalesce(:run, run),
                failure_name = :failure_name, failure_reason = :failure_reason WHERE id = :id;
 
 -- name: set_profiles

@@ -65,7 +65,7 @@ class JournalReader:
 
     def has_job(self, job_id: int) -> bool:
         """Whether there is a job with this number."""
-        return bool(self._connection.query("job_by_id", {"id": job_id}))
+        return job_id < 2**63 and bool(self._connection.query("job_by_id", {"id": job_id}))
 
     def waiting_for_a_person(self) -> list[Json]:
         """Jobs of newest revisions whose results are held, or have deliveries that were given up."""

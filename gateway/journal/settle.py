@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.errors import LostRace
@@ -18,7 +19,6 @@ from gateway.journal.edges import as_json, take_edge, write_event
 from gateway.journal.finish import insert_job, send, write_what_is_lacking
 from gateway.journal.profiles import Profiles
 from gateway.journal.records import (
-    DISCARDED,
     SUPERSEDED,
     NewJob,
     Purpose,
@@ -75,7 +75,8 @@ def _insert_or_adopt(
     report = work.one("failure_report_of", dict(known))
     _adopt(work, series, job, dict(known), at, profiles)
     if report is not None:
-        _adopt_report(work, series, job, dict(report), at, profiles)
+        told = profiles.report_to(job.destinations, json.loads(known["profiles"]))
+        _adopt_report(work, series, replace(job, destinations=told), dict(report), at, profiles)
     return int(known["id"])
 
 
@@ -87,14 +88,16 @@ def _adopt_report(
     at: float,
     profiles: Profiles,
 ) -> None:
-    """Make the report of a failure one of this revision; one that was superseded in between is made anew."""
-    told = profiles.report_to(job.destinations, ())
+    """Make the report of a failure one of this revision; one that was superseded in between is made anew.
+
+    ``job`` has the destinations that are told.
+    """
     if report["failure_name"] != SUPERSEDED:
         _adopt(work, series, job, report, at, profiles)
-    elif told:
+    elif job.destinations:
         row = {**vars(job), "series_id": series.id, "purpose": Purpose.FAILURE_REPORT}
         reason = f"Revision {series.revision} of the series wants the report of the failure again."
-        insert_job(work, row, told, reason, at)
+        insert_job(work, row, job.destinations, reason, at)
 
 
 def _adopt(
@@ -106,15 +109,13 @@ def _adopt(
     profiles: Profiles,
 ) -> None:
     """Make a job of an earlier revision one of this; what a destination lacks is sent there."""
-    job_id, purpose = int(known["id"]), Purpose(known["purpose"])
+    job_id, destinations = int(known["id"]), job.destinations
     part = f"part {job.part}" if job.part else "the volume"
     reason = (
         f"Revision {series.revision} of the series has the same instances in {part} as revision "
         f"{known['revision']}: its job is taken over, and what was run and sent is not repeated."
     )
     take_edge(work, JOB, job_id, (JobState(known["state"]), JobEvent.ADOPTED), reason, at)
-    is_run = purpose is Purpose.RUN
-    destinations = job.destinations if is_run else profiles.report_to(job.destinations, ())
     row = {
         "id": job_id,
         "series_id": series.id,
@@ -125,9 +126,10 @@ def _adopt(
     work.run("adopt_job", {**row, "destinations": as_json(destinations)})
     taken = f"Job {job_id} is taken over by revision {series.revision}: the same instances in {part}."
     write_event(work, "series", int(known["series_id"]), "JOB_ADOPTED", taken, at, details={"job": job_id})
-    if not known["held"]:
-        send(work, job_id, destinations, profiles, at)
-    if known["state"] == JobState.DONE and known["failure_name"] != DISCARDED:
+    if known["held"]:
+        return  # a release sends it, and has it written as it is wanted then
+    send(work, job_id, destinations, profiles, at)
+    if known["state"] == JobState.DONE:
         # One that is not done yet finds out what is wanted when it is claimed, and once more at its end.
-        written = json.loads(known["profiles"])
+        written, purpose = json.loads(known["profiles"]), Purpose(known["purpose"])
         write_what_is_lacking(work, job_id, destinations, written, purpose, profiles, at)

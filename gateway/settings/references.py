@@ -99,6 +99,8 @@ def check_profiles(settings: Settings, document: Document) -> None:
         if here in document.marks and "destination" not in peer.roles:
             document.add(here, f'peer "{name}" does not have the role destination, so it gets no results')
             continue
+        if (*here, "segmentation") in document.broken:
+            continue
         becomes_label_map = results.when_over == "label_map" and (results.max_frames or results.max_segments)
         if results.segmentation == "binary" and results.compression != "none" and not becomes_label_map:
             message = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,6 +96,19 @@ def test_a_decision_needs_a_reason_and_has_a_name(site: Site, aigw: Aigw) -> Non
     assert f"discarded by {getpass.getuser()}: artefact" in site.record(1)["events"][-1]["reason"]
 
 
+def test_what_a_terminal_gives_is_kept_as_text(
+    site: Site, aigw: Aigw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError
+
+    held(site)
+    assert aigw("release", "1", "--reason", "x" * 2001)[2].startswith("TOO_LONG")
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert aigw("release", "1", "--reason", "Gr\udcf6\udcdfe")[0] == 0
+    assert site.record(1)["events"][-1]["reason"].endswith(f"by user {os.getuid()}: Gr??e")
+
+
 def test_what_is_not_held_is_refused_and_what_is_not_there_is_not_found(site: Site, aigw: Aigw) -> None:
     sent(site, "1.2.5")
     code, _, err = aigw("release", "1", "--reason", "x")
@@ -103,6 +117,7 @@ def test_what_is_not_held_is_refused_and_what_is_not_there_is_not_found(site: Si
     assert code == 6
     assert "job 1 is done" in err
     assert aigw("release", "7", "--reason", "x")[0] == 5
+    assert aigw("release", "9" * 20, "--reason", "x")[0] == 5
     assert aigw("release", "1.9.9", "--reason", "x")[0] == 5
     code, _, err = aigw("release", "4711x", "--reason", "x")
     assert (code, err.split(":")[0]) == (2, "NOT_A_TARGET")

@@ -19,6 +19,7 @@ from gateway.cli.study_view import print_list, story, summary
 from gateway.completion import CompletionRules
 from gateway.header import InstanceHeader
 from gateway.journal import Journal, JournalReader
+from gateway.journal.decide import Person
 from gateway.journal.profiles import Profiles
 from gateway.journal.records import Failure, NewInstance, NewResult
 from gateway.routing import Priority, Route, parse_condition
@@ -353,6 +354,25 @@ def test_a_long_outage_does_not_flood_the_explanation(site: Site, aigw: Aigw) ->
     assert out.count("claimed: Attempt 31 to pacs.") == 1
 
 
+def test_what_a_person_decided_is_never_left_out(site: Site, aigw: Aigw) -> None:
+    _filled(site)
+    for reason in ("first", "second", "third"):
+        for _ in range(5):
+            site.clock.at_s += 60
+            delivery = site.journal.claim_delivery("pacs", site.clock.at_s)
+            assert delivery is not None
+            down = Failure("PEER_UNREACHABLE", "nobody listens")
+            site.journal.delivery_postponed(delivery, down, site.clock.at_s, site.clock.at_s)
+        site.clock.at_s += 60
+        delivery = site.journal.claim_delivery("pacs", site.clock.at_s)
+        assert delivery is not None
+        site.journal.delivery_dead(delivery, Failure("REFUSED", "0xA900"), site.clock.at_s)
+        site.journal.resend_results(1, Person("a.huber", reason), site.clock.at_s)
+    _, out, _ = aigw("explain", CT_SERIES)
+    assert "more events, all of them with --json" in out
+    assert [out.count(f"by a.huber: {reason}") >= 2 for reason in ("first", "second", "third")] == [True] * 3
+
+
 def test_an_old_revision_points_to_the_new_one(site: Site, aigw: Aigw) -> None:
     site.receive(CT_SERIES, 12)
     site.decide()
@@ -442,6 +462,12 @@ def test_explain_tells_the_findings_of_runs_that_have_no_verdict_on_segments(sit
     _finish(site, {"segments": [{"label": "Liver"}], "quality": [finding, {**finding, "verdict": "PASS"}]})
     _, out, _ = aigw("explain", CT_SERIES)
     assert out.count("liver, spleen: PARTIAL: They touch the border.") == 1
+
+
+def test_explain_tells_what_of_a_result_is_not_as_its_destination_wants_it(site: Site, aigw: Aigw) -> None:
+    note = "RESULT_OVER_LIMIT: Body alone has 3 frames, and the destination takes 2."
+    _finish(site, {"results": [{"sop_instance_uid": "2.25.77", "notes": [note]}]})
+    assert note in aigw("explain", CT_SERIES)[1]
 
 
 def test_explain_says_by_name_that_results_are_kept_because_nothing_was_found(site: Site, aigw: Aigw) -> None:

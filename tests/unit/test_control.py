@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,15 @@ def running(site: Site, folder: Path) -> Iterator[None]:
         finally:
             stopping.set()
             thread.join(timeout=10)
+
+
+def connected(folder: Path) -> socket.socket:
+    """A stranger at the desk."""
+    folder_fd = os.open(folder, os.O_PATH)
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.connect(f"/proc/self/fd/{folder_fd}/control")
+    os.close(folder_fd)
+    return stranger
 
 
 def ask(folder: Path, *orders: Order) -> tuple[Answer, ...]:
@@ -113,7 +123,9 @@ def test_another_user_does_not_open_the_journal(
         b'{"verb": "drop", "job": 1, "by": "x", "why": "", "destination": ""}\n',
         b'{"verb": "release", "job": "1", "by": "x", "why": "", "destination": ""}\n',
         b'{"verb": "release", "job": true, "by": "x", "why": "", "destination": ""}\n',
+        b'{"verb": "release", "job": 99999999999999999999, "by": "x", "why": "", "destination": ""}\n',
         b"\xff\xfe\n",
+        b"[" * 60_000 + b"\n",
     ],
 )
 def test_what_is_no_order_is_not_carried_out_and_the_desk_stays_open(
@@ -122,13 +134,44 @@ def test_what_is_no_order_is_not_carried_out_and_the_desk_stays_open(
     with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
         decode_order(line)
     with running(site, folder):
-        folder_fd = os.open(folder, os.O_PATH)
-        with socket.socket(socket.AF_UNIX) as stranger:
-            stranger.connect(f"/proc/self/fd/{folder_fd}/control")
+        with connected(folder) as stranger:
             stranger.sendall(line)
             assert stranger.recv(100) == b""
-        os.close(folder_fd)
         assert ask(folder, RELEASE)[0].refused == ""
+
+
+def test_what_has_no_end_is_not_read(site: Site, folder: Path) -> None:
+    with running(site, folder):
+        with connected(folder) as stranger, pytest.raises(OSError):  # noqa: PT011 - reset, or broken pipe
+            stranger.sendall(b"x" * 50_000_000)
+        assert ask(folder, RELEASE)[0].refused == ""
+
+
+def test_half_an_order_is_none(site: Site, folder: Path) -> None:
+    with running(site, folder):
+        with connected(folder) as stranger:
+            stranger.sendall(encode(RELEASE)[:-1])
+        assert ask(folder, RELEASE)[0].refused == "", "the first one was not carried out"
+
+
+def test_a_client_that_says_nothing_keeps_the_others_for_seconds_and_the_end_not_at_all(
+    site: Site, folder: Path
+) -> None:
+    with running(site, folder), connected(folder):
+        began_s = time.monotonic()
+        assert ask(folder, RELEASE)[0].refused == ""
+        assert time.monotonic() - began_s > 3.0, "it has its time"
+        silent = connected(folder)
+        time.sleep(0.5)
+        ends_s = time.monotonic()
+    silent.close()
+    assert time.monotonic() - ends_s < 3.0
+
+
+def test_a_journal_that_cannot_be_opened_has_a_name(folder: Path) -> None:
+    (folder / "journal.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(GatewayError, match="JOURNAL_UNUSABLE"):
+        ask(folder, RELEASE)
 
 
 def test_messages_come_back_as_they_were_sent() -> None:

@@ -291,11 +291,12 @@ def test_a_duplicate_answer_counts_as_stored(outbox: MakeOutbox) -> None:
 
 
 def test_a_refused_object_is_dead_after_some_attempts_and_the_others_pass(outbox: MakeOutbox) -> None:
-    with ScriptedPeer([0xC000, 0, 0, 0xC000, 0xC000]) as pacs:
+    with ScriptedPeer(refused={SEG: 0xC000}) as pacs:
         box = outbox(pacs)
-        box.add_study(1)
+        uids = list(box.add_study(1))
         box.start()
         [dead, *_] = box.wait_for(["dead", "sent", "sent"])
+    assert (pacs.uids(), pacs.attempts.count(uids[0])) == (uids[1:], 3)
     assert dead["failure_name"] == "OBJECT_REFUSED"
     assert "0xC000" in dead["failure_reason"]
     assert "refused 3 times" in dead["failure_reason"]

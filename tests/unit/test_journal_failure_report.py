@@ -141,6 +141,31 @@ def test_a_run_for_a_further_profile_that_fails_is_reported_to_those_that_have_n
     assert site.claim().destinations == ("vna",)
 
 
+def test_a_report_that_is_taken_over_is_not_sent_to_those_that_have_the_results(site: Site) -> None:
+    job = site.job("pacs")
+    site.finish(job, [result("seg"), result("sr", run="results")])
+    site.deliver_all("pacs")
+    site.receive()
+    site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
+    fail(site, site.claim())
+    site.finish(site.claim(), [result("sr", LABEL_MAP)])
+    assert site.deliver_all("vna") == ["sr"]
+    site.receive()
+    site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
+    assert site.claim_if_any() is None, "nobody lacks the report"
+    assert site.journal.waiting_deliveries() == {}
+
+
+def test_what_is_said_of_a_first_run_stays_when_a_further_one_fails(site: Site) -> None:
+    job = site.job("pacs")
+    site.finish(job, [result("seg")], run={"segments": [{"label": "Liver"}]})
+    site.receive()
+    site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
+    fail(site, site.claim())
+    record = site.record(job.id)
+    assert (record["state"], record["run"]) == ("failed", {"segments": [{"label": "Liver"}]})
+
+
 def test_a_retry_is_no_failure(site: Site) -> None:
     job = site.job("pacs")
     now = site.tick()

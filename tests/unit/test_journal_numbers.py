@@ -52,6 +52,8 @@ def test_numbers_of_received_series_are_left_out(site: Site, number: str, base: 
 def test_a_series_number_that_is_none_is_nobodys(site: Site) -> None:
     assert site.job(SeriesNumber="nine thousand").series_number_base == 9000
     assert site.job(series="1.2.7", SeriesNumber="-3").series_number_base == 9010
+    assert site.job(series="1.2.8", SeriesNumber="+-3").series_number_base == 9020
+    assert site.job(series="1.2.9", SeriesNumber="9" * 5000).series_number_base == 9030
 
 
 def test_a_claim_after_an_interruption_keeps_the_base(site: Site) -> None:

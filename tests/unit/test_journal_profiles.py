@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ai.profile import DEFAULT_PROFILE, Profile
+from gateway.journal.decide import Person
 from gateway.journal.profiles import Profiles
 from gateway.journal.records import QUALITY_HOLD, Failure, Purpose
 from tests.journals import CONTOURS, LABEL_MAP, Site, result
@@ -114,17 +115,83 @@ def test_a_queued_job_that_is_adopted_writes_what_the_later_revision_wants(site:
     assert (job.id, job.destinations, job.written) == (first, ("vna",), frozenset())
 
 
-def test_held_results_stay_held_when_a_further_profile_is_written(site: Site) -> None:
+def test_held_results_are_written_for_a_further_profile_when_they_are_released(site: Site) -> None:
     hold = Failure(QUALITY_HOLD, "Liver has 3 mL.")
     job = site.job("pacs")
     site.finish(job, [result("seg")], hold=hold)
     site.receive()
     site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
-    again = site.claim()
-    site.finish(again, [result("seg", LABEL_MAP)], hold=hold)
+    assert site.claim_if_any() is None, "nobody has said yet that they may be sent"
     assert site.journal.waiting_deliveries() == {}
+    text = site.journal.release_results(job.id, Person("a.huber", "seen"), site.tick(), site.profiles)
+    assert text == "Results on their way to pacs, vna: 1. The job runs once more, for vna alone."
+    again = site.claim()
+    site.journal.fail_job(again, Failure("OUT_OF_MEMORY", "Too large."), site.tick(), site.profiles)
+    assert site.deliver_all("pacs") == ["seg"], "what is released is sent, whatever becomes of the rest"
+    assert site.claim().destinations == ("vna",), "told of the failure"
+
+
+def test_the_record_of_a_further_run_has_the_objects_of_all(site: Site) -> None:
+    def run(*uids: str) -> dict[str, object]:
+        return {"model": {}, "results": [{"sop_instance_uid": uid} for uid in uids]}
+
+    job = site.job("pacs")
+    site.finish(job, [result("seg")], run=run("2.1", "2.2"))
+    site.receive()
+    site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
+    site.finish(site.claim(), [result("seg", LABEL_MAP)], run=run("2.3", "2.2"))
+    assert site.record(job.id)["run"] == run("2.1", "2.2", "2.3")
+
+
+def test_a_run_for_a_further_profile_that_is_held_was_never_asked_for_twice(site: Site) -> None:
+    job = site.job("pacs")
+    site.receive()
+    site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
+    site.finish(job, [result("seg")], hold=Failure(QUALITY_HOLD, "Liver has 3 mL."))
     record = site.record(job.id)
-    assert (record["held"], record["failure_name"], len(record["results"])) == (1, QUALITY_HOLD, 2)
+    assert (record["state"], record["held"], record["failure_name"]) == ("done", 1, QUALITY_HOLD)
+    assert site.claim_if_any() is None
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_what_was_done_stays_done_when_a_newer_revision_ends_the_further_run(
+    site: Site, running: bool
+) -> None:
+    job = site.job("pacs")
+    site.finish(job, [result("seg")], run={"segments": []})
+    assert site.deliver_all("pacs") == ["seg"]
+    site.receive()
+    site.decide("pacs", "vna", parts=[("", "digest 1.2.3 1")])
+    again = site.claim() if running else None
+    site.receive()
+    site.decide("pacs", parts=[("", "other images")])
+    if again is not None:
+        superseded = site.journal.newer_revision(again)
+        assert superseded is not None
+        site.journal.fail_job(again, superseded, site.tick(), site.profiles)
+    other = site.claim()
+    assert other.id != job.id
+    record = site.record(job.id)
+    assert (record["state"], record["failure_name"], record["run"]) == ("done", None, {"segments": []})
+    site.receive()
+    adopted, _ = site.decide("pacs", "vna", parts=[("A", "digest 1.2.3 1"), ("B", "other images")])
+    assert adopted == job.id, "a job of its own would write the same UIDs anew"
+    assert site.deliver_all("pacs") == []
+
+
+def test_a_superseded_delivery_in_a_form_that_is_not_wanted_any_more_is_not_sent(site: Site) -> None:
+    job = site.job("pacs")
+    site.finish(job, [result("seg")])
+    site.receive()
+    site.decide(parts=[("", "other images")])
+    assert site.deliver_all("pacs") == [], "superseded"
+    site.profiles = Profiles({"pacs": LABEL_MAP})
+    site.receive()
+    site.decide("pacs", parts=[("A", "digest 1.2.3 1"), ("B", "other images")])
+    assert site.journal.waiting_deliveries() == {}
+    (again,) = [each for each in (site.claim(), site.claim()) if each.id == job.id]
+    site.finish(again, [result("seg", LABEL_MAP)])
+    assert site.journal.waiting_deliveries() == {"pacs": 1}
 
 
 def test_the_configuration_as_it_is_now_decides_how_a_queued_job_is_written(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_one_code_with_either_side_makes_a_pair_whatever_the_keys() -> None:
     assert keys(structure(1, "lul", LUNG, LEFT), structure(2, "rul", LUNG, RIGHT)) == [("lul", "rul")]
 
 
+def test_what_has_another_code_on_either_side_is_no_pair() -> None:
+    """Else "Left atrium, bilateral" would be the finding."""
+    atria = [Structure(number=n, key=f"{side}_atrium", label=side) for n, side in ((1, "left"), (2, "right"))]
+    assert keys(*atria) == []
+    assert keys(structure(1, "a_left", LUNG, LEFT), structure(2, "a_right", KIDNEY, RIGHT)) == []
+
+
 def test_a_code_with_several_structures_on_one_side_tells_no_pair() -> None:
     lobes = [structure(1, "a", LUNG, LEFT), structure(2, "b", LUNG, LEFT), structure(3, "c", LUNG, RIGHT)]
     assert keys(*lobes) == []

@@ -1,4 +1,4 @@
-"""A journal of schema 1 is brought to the schema of today, and keeps everything that it knows."""
+"""A journal of an older schema is brought to the schema of today, and keeps everything that it knows."""
 
 from __future__ import annotations
 
@@ -209,5 +209,106 @@ def test_several_segmentations_of_a_job_fit_into_a_migrated_journal(path: Path) 
         ]
         journal.finish_job(job, results, {}, 60.0)
         assert journal.waiting_deliveries() == {"pacs": 3}
+    finally:
+        journal.close()
+
+
+JOBS_3 = {  # state, destinations, failure name
+    11: ("queued", ["pacs"], None),
+    12: ("queued", ["pacs"], "WORKER_DIED"),  # tried once, and waits for the next attempt
+    13: ("running", ["pacs"], None),
+    14: ("done", ["pacs"], None),
+    15: ("done", [], None),  # shadow mode
+    16: ("done", ["pacs"], "QUALITY_HOLD"),
+    17: ("failed", ["pacs"], "PIXEL_DATA_TOO_SHORT"),
+    18: ("failed", ["pacs"], "SUPERSEDED"),
+}
+DELIVERIES_3 = {"seg": "sent", "sr": "sending", "overview": "pending"}
+
+
+@pytest.fixture
+def in_all_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A journal of schema 3: a job in each state, each in its own series, with results and deliveries."""
+    path = tmp_path / "all-states.db"
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "SCHEMA_VERSION", 3)
+        old = sqlite3.connect(path, isolation_level=None)
+        old.executescript(f"PRAGMA journal_mode = WAL; {SCHEMA_1} PRAGMA user_version = 1;")
+        migrate.migrate(old)
+    for number, (state, destinations, failure) in JOBS_3.items():
+        old.execute(
+            "INSERT INTO series VALUES (?, ?, ?, 1, 'routed', 'scanner', 1, 1.0, 1.0, 2.0, '{}', '{}', '{}')",
+            (number, STUDY, f"{SERIES}.{number}"),
+        )
+        ended = state in ("done", "failed")
+        run = json.dumps({"model": {"id": "tissue"}}) if state == "done" else None
+        old.execute(
+            "INSERT INTO job (id, series_id, part, input_digest, model, card, destinations, state, attempts, "
+            "interruptions, lease_id, lease_expires_at, not_before, created_at, finished_at, failure_name, "
+            "failure_reason, run, priority) VALUES (?, ?, '', ?, 'tissue', 'card', ?, ?, 1, 2, ?, ?, 2.0, "
+            "2.5, ?, ?, ?, ?, 'urgent')",
+            (number, number, f"images {number}", json.dumps(destinations), state)
+            + (("lease", 9.0) if state == "running" else (None, None))
+            + (3.0 if ended else None, failure, failure and "Why.", run),
+        )
+        for kind, sent in DELIVERIES_3.items() if state == "done" else ():
+            uid = f"2.25.{number}{list(DELIVERIES_3).index(kind)}"
+            row = (number, kind, uid, f"{uid}.9", f"{uid}.dcm")
+            result_id = old.execute(
+                "INSERT INTO result (job_id, kind, sop_class_uid, sop_instance_uid, series_instance_uid, "
+                "transfer_syntax_uid, path, digest, size_bytes, created_at) "
+                "VALUES (?, ?, '1.2', ?, ?, '1.2.840.10008.1.2.1', ?, 'd', 7, 3.0)",
+                row,
+            ).lastrowid
+            if failure is None and destinations:
+                old.execute(
+                    "INSERT INTO delivery (result_id, destination, state, attempts, next_attempt_at, "
+                    "created_at) VALUES (?, 'pacs', ?, 1, 3.0, 3.0), (?, 'archive', 'dead', 5, 3.0, 3.0)",
+                    (result_id, sent, result_id),
+                )
+    old.execute("INSERT INTO hold VALUES ('card', 'MODEL_FILE_CHANGED', 'Why.', 2.0)")
+    old.close()
+    return path
+
+
+def rows(path: Path, table: str) -> list[dict[str, object]]:
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    found = [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY id")]  # noqa: S608 - ours
+    connection.close()
+    return found
+
+
+def test_every_row_of_schema_3_keeps_what_it_says_in_every_state(in_all_states: Path) -> None:
+    before = {table: rows(in_all_states, table) for table in ("series", "job", "result", "delivery", "event")}
+    Journal(in_all_states).close()
+    for table, old in before.items():
+        new = rows(in_all_states, table)
+        assert [{name: row[name] for name in old[0]} for row in new] == old if old else new == []
+    default = {"": asdict(DEFAULT_PROFILE)}
+    for job in rows(in_all_states, "job"):
+        state, _, failure = JOBS_3[int(str(job["id"]))]
+        assert json.loads(str(job["profiles"])) == (default if state == "done" else {})
+        assert (job["held"], job["purpose"]) == (int(failure == "QUALITY_HOLD"), "run")
+
+
+def test_after_the_migration_every_state_of_schema_3_goes_on(in_all_states: Path) -> None:
+    journal = Journal(in_all_states)
+    try:
+        assert journal.recover(50.0) == (1, 1), "what was running, and what was being sent"
+        sent = []
+        while (delivery := journal.claim_delivery("pacs", 51.0)) is not None:
+            sent.append(delivery.kind)
+            journal.delivery_sent(delivery, "0000", 52.0)
+        assert sent == ["sr", "overview"], "the SEG is not sent again, what is held and was shadowed neither"
+        journal.release_results(16, Person("a.huber", "seen"), 53.0, Profiles())
+        assert journal.waiting_deliveries() == {"pacs": 3}
+        journal.resend_results(14, Person("a.huber", ""), 54.0, "archive")
+        assert journal.waiting_deliveries() == {"pacs": 3, "archive": 3}
+        claimed: list[tuple[int, frozenset[str], int]] = []
+        while (job := journal.claim_job(f"lease {len(claimed)}", 99.0, 55.0)) is not None:
+            claimed.append((job.id, job.written, job.series_number_base))
+        # Older versions gave every job the same numbers, 9000; new ones have others.
+        assert claimed == [(11, frozenset(), 9010), (12, frozenset(), 9020), (13, frozenset(), 9030)]
     finally:
         journal.close()

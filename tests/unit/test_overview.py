@@ -316,6 +316,18 @@ def test_verdicts_are_words_and_pass_is_quiet(drawn: Drawn) -> None:
     assert plain.shape[0] < picture.shape[0]
 
 
+def test_many_structures_that_are_only_cut_are_one_line(drawn: Drawn) -> None:
+    """So that they do not crowd out what is wrong; the legend marks each."""
+    run = torso_run()
+    cut = [Finding((s.key,), "complete", Verdict.PARTIAL, f"{s.label}: cut.") for s in run.spec.structures]
+    wrong = Finding(("bone",), "mean_value", Verdict.SUSPECT, "Bone: too soft.")
+    draw(replace(run, quality=(*cut, wrong)))
+    texts = [text for text, _ in drawn]
+    line = "4 structures touch the border of the field of view; their sizes are lower bounds."
+    assert [text for text in texts if text.startswith("4 ")] == ["4 Bone: too soft. Bone: cut.", line]
+    assert texts.count("PARTIAL") == 4 + 1
+
+
 def test_without_quality_checks_no_verdict_is_claimed(drawn: Drawn) -> None:
     draw(torso_run())
     assert [text for text, _ in drawn if "uality" in text or text in set(Verdict)] == []

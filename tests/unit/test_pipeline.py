@@ -166,6 +166,7 @@ def test_the_record_names_source_geometry_model_and_results(case: Case) -> None:
     assert [r["sha256"] for r in results] == [
         hashlib.sha256(r.content).hexdigest() for r in case.outcome.results
     ]
+    assert [r["notes"] for r in results] == [[] for _ in case.outcome.results]
     assert run["created_at"] == CREATED_AT.isoformat()
     assert run["software_version"] == "1.2.3"
 

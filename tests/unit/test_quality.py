@@ -11,9 +11,11 @@ from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
 from ai.geometry import VolumeGeometry
+from ai.measure import Measurement
 from ai.model import ModelSpec, Prediction, Rule, Structure, find_card
 from ai.pipeline import Outcome, RunOptions, judge, run_series
 from ai.quality import Finding, Verdict, reasons, segment_verdicts, worst
+from ai.record import segment_row
 from ai.shape import describe_shapes
 from ai.volume import LabelArray, Volume
 from tests import builders
@@ -303,8 +305,18 @@ def test_on_a_radiograph_sides_and_areas_count() -> None:
         where=detector,
     )
     assert [finding.verdict for finding in found] == ["PASS", "SUSPECT", "PARTIAL", "PASS"]
-    assert found[1].reason == "Left lung 0.32 cm², Right lung 0.24 cm²: 28.6 % apart; expected at most 20 %."
+    assert found[1].reason == "Left lung 32 mm², Right lung 24 mm²: 28.6 % apart; expected at most 20 %."
     assert found[2].reason.startswith("Left lung: touches the inferior border")
+
+
+def test_every_side_is_told_once_also_at_45_degrees() -> None:
+    turn = np.array([[1.0, 0, 0], [0, 1, -1.001], [0, 1, 1]]) / np.sqrt(2.0)
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn[:, [2, 1, 0]]  # rows and slices both point head and back
+    labels = np.ones((6, 6, 6), np.uint8)
+    body = find_card("ct-tissue").structures[0]
+    (shape,) = describe_shapes(labels, even_geometry(matrix, labels.shape), [body]).values()
+    assert sorted(shape.sides) == ["anterior", "inferior", "left", "posterior", "right", "superior"]
 
 
 def test_the_worst_verdict_of_a_run() -> None:
@@ -361,6 +373,14 @@ def test_findings_are_in_the_record_of_the_run(outcome: Outcome) -> None:
     assert [row["verdict"] for row in segments.values()] == ["PARTIAL", "FAIL", "FAIL", "PARTIAL", "PASS"]
     assert segments["left_lung"]["reasons"][0].startswith("Left lung: ")
     assert segments["metal_implant"]["reasons"] == []
+
+
+def test_what_was_not_found_has_no_verdict_in_the_record_but_where_it_should_be_there() -> None:
+    (metal,) = (s for s in find_card("ct-tissue").structures if s.key == "metal_implant")
+    nothing = Measurement(metal, 0, 0.0, None)
+    assert segment_row(nothing, "HU", Verdict.PASS, ())["verdict"] is None
+    assert segment_row(nothing, "HU", Verdict.SUSPECT, ("not found",))["verdict"] == "SUSPECT"
+    assert segment_row(replace(nothing, voxel_count=1), "HU", Verdict.PASS, ())["verdict"] == "PASS"
 
 
 def test_findings_are_in_the_report_for_people(outcome: Outcome) -> None:

@@ -23,7 +23,10 @@ from ai.results.context import ResultContext
 from ai.results.seg import SegObject, SegPlan, build_segs, plan_segs
 from ai.results.seg.extent import find_extent
 from ai.results.seg.rle import encode_rle
-from tests.runs import SMALL_SHAPE, small_labels, small_run
+from ai.results.verify import verify_segmentations
+from ai.results.write import write_results
+from tests import builders
+from tests.runs import SMALL_SHAPE, SMALL_SPACING_MM, run_of, series_of, small_labels, small_run
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
@@ -107,6 +110,27 @@ def test_every_voxel_is_where_it_belongs_in_every_kind_and_coding(
     assert build_segs(context)[0].content == made.content
 
 
+@pytest.mark.parametrize("kind", ["label_map", "fractional"])
+def test_what_jpeg_ls_makes_too_long_is_not_compressed_and_a_note_says_so(kind: Any) -> None:
+    shape = (3, 3, 4)  # the coder has no room for so few pixels
+    datasets = builders.ct_series(shape, SMALL_SPACING_MM)
+    series = series_of(datasets, builders.affine(shape, SMALL_SPACING_MM))
+    labels = np.arange(36, dtype=np.uint8).reshape(shape) % 6
+    context = replace(
+        run_of(series, labels), profile=Profile(segmentation=kind, compression="jpeg_ls", maximum_frames=2)
+    )
+    objects = build_segs(context)
+    for made in objects:
+        syntax = dcmread(BytesIO(made.content)).file_meta.TransferSyntaxUID
+        assert made.transfer_syntax_uid == syntax == ExplicitVRLittleEndian
+        assert made.header.NumberOfFrames == 3
+        over, coding = made.plan.notes
+        assert over.startswith("RESULT_OVER_LIMIT: ")
+        assert coding.startswith("RESULT_NOT_COMPRESSED: jpeg_ls failed, so the object is not compressed (")
+    assert_complete(objects, context)
+    verify_segmentations([(made.plan, made.content) for made in objects], context)
+
+
 def test_a_label_map_is_of_its_own_class_and_its_background_is_the_last_item() -> None:
     (made,) = build_segs(run(segmentation="label_map"))
     seg = dcmread(BytesIO(made.content))
@@ -168,7 +192,7 @@ def test_whatever_was_found_and_however_it_is_split_nothing_is_lost_or_added(
     assert {n for plan in plan_segs(context) for n in numbers((plan,))[0]} == wanted
     for made in objects:
         assert len(made.plan.structures) <= (segments or 5)
-        assert made.header.NumberOfFrames <= (frames or 100) or made.plan.note
+        assert made.header.NumberOfFrames <= (frames or 100) or made.plan.notes
 
 
 # -- overlap ---------------------------------------------------------------------------------------
@@ -265,11 +289,12 @@ def test_a_structure_that_alone_is_over_the_limit_has_its_own_object_and_a_note(
     context = run(maximum_frames=2)
     plans = plan_segs(context)
     assert numbers(plans) == [[1], [2], [3, 4], [5]]
-    assert plans[0].note.startswith(
-        "RESULT_OVER_LIMIT: Body alone has 3 frames, and the destination takes 2;"
-    )
-    assert not any(plan.note for plan in plans[1:])
+    (note,) = plans[0].notes
+    assert note.startswith("RESULT_OVER_LIMIT: Body alone has 3 frames, and the destination takes 2;")
+    assert not any(plan.notes for plan in plans[1:])
     assert_complete(build_segs(context), context)
+    results = write_results(context, [context.profile]).results
+    assert [result.notes for result in results if result.notes] == [(note,)], "run.json has them from there"
 
 
 @pytest.mark.parametrize(

@@ -501,6 +501,8 @@ def test_binary_segmentations_cannot_be_compressed(tmp_path: Path) -> None:
         "what is over the limit becomes a label map, which can be compressed"
     )
     only_problem(with_results("compression: rle, when_over: label_map"), tmp_path)
+    wrong = only_problem(with_results("segmentation: labelmap, compression: rle"), tmp_path)
+    assert wrong.path == "peers.pacs.results.segmentation", "what it should be is not known"
 
 
 def test_only_destinations_have_a_profile(tmp_path: Path) -> None:

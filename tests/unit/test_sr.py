@@ -21,6 +21,7 @@ from ai.results.encode import encode
 from ai.results.seg import build_segs
 from ai.results.sr import build_sr
 from ai.results.sr_items import decimal_string
+from ai.results.sr_measurements import NOT_FOUND
 from ai.results.summary import RESEARCH_USE, summary
 from tests.runs import torso_run
 from tests.sr_tree import comments, evaluations, groups, items, name, named, numbers, text
@@ -94,12 +95,26 @@ def test_a_structure_not_found_is_said_to_be_absent_and_has_no_measurement(repor
     assert [i for i in items(metal) if i.ValueType in ("NUM", "IMAGE")] == []
 
 
+def test_what_was_not_found_is_no_pass_and_may_lie_elsewhere(small: ResultContext) -> None:
+    """Else "Left lung: Absent, PASS" is read as if somebody had made sure."""
+    passed = Finding(
+        ("metal_implant",), "volume_ml", Verdict.PASS, "Metal implant: 0 mL; expected at most 9."
+    )
+    metal = groups(report_of(replace(small, quality=(passed,))))[4]
+    assert evaluations(metal) == {"Presence of property": "Absent"}
+    assert [i.TextValue for i in named(metal, "121106")] == [NOT_FOUND]
+    missed = Finding(("metal_implant",), "coverage", Verdict.SUSPECT, "Metal implant: not found.")
+    metal = groups(report_of(replace(small, quality=(missed,))))[4]
+    assert evaluations(metal) == {"Presence of property": "Absent", "Quality Assessment": "SUSPECT"}
+    assert [i.TextValue for i in named(metal, "121106")] == ["Metal implant: not found.", NOT_FOUND]
+
+
 def test_a_structure_without_an_empty_segment_is_absent_all_the_same(small: ResultContext) -> None:
     run = replace(small, profile=Profile(absent="report"))
     assert len(headers(run)[0].SegmentSequence) == 4
     metal = groups(report_of(run))[4]
     assert evaluations(metal) == {"Presence of property": "Absent"}
-    assert text(metal, "112039").endswith("Metal implant")
+    assert text(metal, "112039") == "ct-tissue Metal implant"
 
 
 def test_a_structure_that_nobody_looked_for_is_not_evaluated(small: ResultContext) -> None:
@@ -136,6 +151,20 @@ def test_a_structure_at_the_edge_of_the_field_of_view_is_incomplete_and_partial(
         f"Quality PARTIAL. {reason}",
         "Quality checks passed: 1 of 3.",
     ]
+
+
+def test_many_structures_that_are_cut_are_one_sentence_behind_what_is_wrong(small: ResultContext) -> None:
+    first = small.spec.structures[:4]
+    cut = [Finding((s.key,), "complete", Verdict.PARTIAL, f"{s.label}: cut.") for s in first]
+    wrong = Finding(("bone",), "mean_value", Verdict.SUSPECT, "Bone: too soft.")
+    told = summary(replace(small, quality=(*cut, wrong)))
+    assert told[1:3] == (
+        "Quality SUSPECT. Bone: too soft.",
+        "Quality PARTIAL. 4 structures touch the border of the field of view, so their sizes are lower "
+        "bounds: Body, Left lung, Right lung, Bone.",
+    )
+    few = summary(replace(small, quality=(*cut[:3], wrong)))
+    assert few[2:5] == tuple(f"Quality PARTIAL. {finding.reason}" for finding in cut[:3])
 
 
 def test_numbers_are_those_that_were_measured_with_units_and_modifiers(

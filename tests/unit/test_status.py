@@ -85,7 +85,7 @@ def test_it_says_first_that_there_is_no_result_and_why(files: list[Path], card: 
 def test_no_structure_was_evaluated(files: list[Path], card: ModelSpec) -> None:
     report = failed(files, card)
     assert [evaluations(g) for g in groups(report)] == [{"Presence of property": "Not Evaluated"}] * 5
-    assert [text(g, "112039") for g in groups(report)] == [s.label for s in card.structures]
+    assert [text(g, "112039") for g in groups(report)] == [f"ct-tissue {s.label}" for s in card.structures]
     assert [i for i in items(report) if i.ValueType == "NUM"] == []
 
 

@@ -212,6 +212,12 @@ def repeat_a_frame(seg: Dataset) -> None:
     seg.NumberOfFrames = len(seg.PerFrameFunctionalGroupsSequence)
 
 
+def rename_side(seg: Dataset) -> None:
+    """The code of the left side, with the word of the right one."""
+    kind = seg.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0]
+    kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning = "Right"
+
+
 def drop_a_segment(seg: Dataset) -> None:
     del seg.SegmentSequence[3]
 
@@ -326,11 +332,14 @@ EVERY_KIND: list[tuple[str, Mutation, str]] = [
         "pixel spacing",
     ),
     ("slice spacing", shared("SpacingBetweenSlices", "PixelMeasuresSequence", 5), "spacing between slices"),
+    ("slice thickness", shared("SliceThickness", "PixelMeasuresSequence", 30), "30 mm, expected 3 mm thick"),
+    ("a place for all frames", top("ImagePositionPatient", [0, 0, 0]), "ImagePositionPatient"),
     ("frame missing", drop_a_frame, "have no frame"),
     ("frame twice", repeat_a_frame, "twice"),
     ("segment missing", drop_a_segment, "segment numbers"),
     ("sides exchanged", mirror_side, "modifiers of segment 2"),
     ("side missing", no_side, "modifiers of segment 2"),
+    ("side called by the other's name", rename_side, "modifiers of segment 2"),
     ("source exchanged", wrong_source, "source image of frame 1"),
     ("two sources", two_sources, "number of source images of frame 1 is 2"),
     ("an image of another part", list_another_image, "Referenced Series Sequence has 1 images"),
@@ -348,6 +357,10 @@ EVERY_KIND: list[tuple[str, Mutation, str]] = [
     ("inverted", top("PhotometricInterpretation", "MONOCHROME1"), "PhotometricInterpretation"),
     ("type of segmentation", top("SegmentationType", "OTHER"), "SegmentationType"),
     ("label", segment("SegmentLabel", "Right lung"), "label of segment 2"),
+    ("description", segment("SegmentDescription", "Right lung"), "description of segment 2"),
+    ("algorithm", segment("SegmentAlgorithmName", "Other"), "algorithm name of segment 2"),
+    ("name of the series", top("SeriesDescription", "AI other SEG (RUO)"), "SeriesDescription"),
+    ("overlap where there is none", top("SegmentsOverlap", "YES"), "SegmentsOverlap"),
     ("tracking UID", segment("TrackingUID", "1.2.3"), "tracking UID of segment 2"),
     ("tracking ID", segment("TrackingID", ""), "no tracking ID"),
     ("colour", segment("RecommendedDisplayCIELabValue", [40000, 40000, 40000]), "colour of segment 2"),
@@ -369,6 +382,7 @@ ONLY: dict[str, list[tuple[str, Mutation, str]]] = {
     ],
     "label map": [
         ("pixel values exchanged", swap_pixel_values, "voxels, most of segment 3, differ"),
+        ("a segment as padding", top("PixelPaddingValue", 1), "PixelPaddingValue"),
         ("background first", background_first, "segment numbers"),
         ("background missing", background_missing, "segment numbers"),
     ],
@@ -408,6 +422,8 @@ def test_a_changed_byte_of_compressed_pixels_is_caught(name: str) -> None:
     wrong.decompress(decoding_plugin={"RLE": "pydicom", "JPEG-LS": "pyjpegls"}[name.split(", ")[1]])
     with pytest.raises(ResultMismatch, match="transfer syntax"):
         verify([written(wrong)], context)
+    with pytest.raises(ResultMismatch, match="not the end of it"):
+        verify([seg.content + b"\0" * 12], context)
     wrong = dcmread(BytesIO(seg.content))
     wrong.PixelData = wrong.PixelData[: len(wrong.PixelData) // 2]
     with pytest.raises(ResultMismatch, match=r"cannot be read back|encapsulated frames|differ"):
@@ -474,6 +490,23 @@ def test_structures_that_include_others_are_compared_with_all_their_numbers(segm
     without = replace(context, spec=CONTEXTS["binary"].spec)
     with pytest.raises(ResultMismatch):
         verify_segmentations(list(zip(_plans(without, context), objects, strict=True)), without)
+
+
+@pytest.mark.parametrize("segmentation", ["binary", "label_map", "fractional"])
+def test_overlap_is_what_the_voxels_do_and_not_what_the_card_allows(segmentation: str) -> None:
+    profile = Profile(segmentation=cast(SegmentationKind, segmentation))
+    both = overlapping(profile)
+    apart = replace(both, labels=np.where(both.labels == 1, both.labels, 0).astype(np.uint8))
+    nothing = replace(both, labels=np.zeros_like(both.labels))
+    for context, overlap in ((both, "YES"), (apart, "NO"), (nothing, "NO")):
+        objects = [seg.content for seg in build_segs(context)]
+        verify(objects, context)
+        wrong = dcmread(BytesIO(objects[-1]))
+        if segmentation != "label_map":  # there structure 1 and 4 are alone in an object
+            assert wrong.SegmentsOverlap == overlap
+            wrong.SegmentsOverlap = "NO" if overlap == "YES" else "YES"
+            with pytest.raises(ResultMismatch, match="SegmentsOverlap"):
+                verify([*objects[:-1], written(wrong)], context)
 
 
 def _plans(context: ResultContext, as_in: ResultContext) -> list[SegPlan]:

@@ -18,7 +18,9 @@ RULES = (
 _TABLE_ROWS = [line.strip("| ").split(" | ") for line in RULES.splitlines() if line.startswith("| ")]
 ROWS = [row for row in _TABLE_ROWS if row[0] != "input"]
 # Refusals of a run that is told what to read, and not of the images.
-_NO_RULE = {"FILE_UNREADABLE", "INPUT_NOT_ACCEPTED", "SEVERAL_CHANNELS", "CHANNELS_DO_NOT_FIT"}
+_NO_RULE = {"FILE_UNREADABLE", "INPUT_NOT_ACCEPTED", "SEVERAL_CHANNELS", "CHANNELS_DO_NOT_FIT"} | {
+    "NO_READABLE_FILE"
+}
 _NOT_DICOM = "NIFTI_"
 
 

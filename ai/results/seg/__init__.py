@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from pydicom.dataset import Dataset
-
 from ai.results.context import ResultContext
 from ai.results.planes import source_planes
 from ai.results.seg.describe import content_label, tracking_id
 from ai.results.seg.extent import find_extent
-from ai.results.seg.file import transfer_syntax, write_seg
+from ai.results.seg.file import SegObject, write_seg
 from ai.results.seg.plan import SegPlan, plan_segs
 
 __all__ = ["SegObject", "SegPlan", "build_segs", "content_label", "plan_segs", "tracking_id"]
-
-
-@dataclass(frozen=True)
-class SegObject:
-    """One encoded Segmentation.
-
-    Attributes
-    ----------
-    header
-        What a report needs of it: all but pixels, and the functional groups of frames only of a radiograph.
-    content
-        The DICOM file.
-    """
-
-    plan: SegPlan
-    header: Dataset
-    content: bytes
-    transfer_syntax_uid: str
 
 
 def build_segs(context: ResultContext) -> tuple[SegObject, ...]:
@@ -60,8 +38,4 @@ def build_segs(context: ResultContext) -> tuple[SegObject, ...]:
     extent = find_extent(context.labels)
     if unknown := set(extent.numbers) - {s.number for s in context.spec.structures}:
         raise ValueError(f"the label map has numbers that are no structure of the card: {sorted(unknown)}")
-    objects = []
-    for plan in plan_segs(context, extent):
-        header, content = write_seg(context, plan, planes, extent)
-        objects.append(SegObject(plan, header, content, str(transfer_syntax(context, plan))))
-    return tuple(objects)
+    return tuple(write_seg(context, plan, planes, extent) for plan in plan_segs(context, extent))

@@ -9,7 +9,7 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from ai.model import Structure
+from ai.model import ModelSpec, Structure
 from ai.results.coding import concept
 from ai.results.context import ResultContext
 from ai.results.equipment import algorithm_family
@@ -23,9 +23,9 @@ def content_label(title: str) -> str:
     return kept[:_CODE_STRING].strip("_") or "SEGMENTATION"
 
 
-def tracking_id(context: ResultContext, structure: Structure) -> str:
-    """The Tracking ID (UT) of a structure."""
-    return f"{context.spec.id} {structure.label}"
+def tracking_id(spec: ModelSpec, structure: Structure) -> str:
+    """The Tracking ID (UT) of a structure; in reports too, with a segment or without."""
+    return f"{spec.id} {structure.label}"
 
 
 def segments(context: ResultContext, structures: Sequence[Structure]) -> list[Any]:
@@ -57,7 +57,7 @@ def _segment(context: ResultContext, structure: Structure, number: int) -> Any:
             source=spec.manufacturer,
         ),
         tracking_uid=context.identity.tracking_uids[structure.number],
-        tracking_id=tracking_id(context, structure),
+        tracking_id=tracking_id(spec, structure),
         display_color=hd.color.CIELabColor.from_rgb(*terms.rgb),
         anatomic_regions=[concept(terms.region)] if terms.region is not None else None,
     )

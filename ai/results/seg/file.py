@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
@@ -35,32 +36,60 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
-def transfer_syntax(context: ResultContext, plan: SegPlan) -> UID:
-    """How an object is encoded: bits are never compressed."""
-    return ExplicitVRLittleEndian if plan.kind == "binary" else _SYNTAXES[context.profile.compression]
+@dataclass(frozen=True)
+class SegObject:
+    """One encoded Segmentation.
+
+    Attributes
+    ----------
+    plan
+        As it was carried out: what could not be compressed is not, and its notes say so.
+    header
+        What a report needs of it: all but pixels, and the functional groups of frames only of a radiograph,
+        whose report cites frames and not segments.
+    content
+        The DICOM file.
+    """
+
+    plan: SegPlan
+    header: Dataset
+    content: bytes
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """How it is encoded."""
+        return str(_SYNTAXES[self.plan.compression])
 
 
 def write_seg(
     context: ResultContext, plan: SegPlan, planes: Sequence[SourcePlane], extent: Extent
-) -> tuple[Dataset, bytes]:
-    """The header of an object, and its file.
+) -> SegObject:
+    """Write one object.
 
-    The header lacks pixels and functional groups of frames; that of a radiograph has the groups, for
-    a report of it cites frames and not segments.
+    JPEG-LS makes noise longer, for which the coder has no room: such an object is not compressed.
     """
     prototype = make_prototype(context, plan, planes)
     frames = list_frames(plan, extent, is_reversed=prototype.is_reversed)
     header = _header(prototype, plan, planes, frames, extent)
     pixels = FramePixels(plan, context.labels, extent, frames)
-    syntax = transfer_syntax(context, plan)
-    start = encode(header, context.software_version, syntax) + encode_groups(prototype.groups, planes, frames)
-    content = (
-        _native(start, pixels) if syntax == ExplicitVRLittleEndian else _compressed(start, pixels, syntax)
-    )
+    try:
+        fragments = pixels.compressed(_SYNTAXES[plan.compression]) if plan.compression != "none" else None
+    except RuntimeError as error:  # of every plugin of pydicom alike
+        plan, fragments = _uncompressed(plan, error), None
+    start = encode(header, context.software_version, _SYNTAXES[plan.compression])
+    start += encode_groups(prototype.groups, planes, frames)
+    content = _native(start, pixels) if fragments is None else _encapsulated(start, fragments)
     if context.series.volume.geometry.is_projection:
         written = dcmread(BytesIO(start))
         header.PerFrameFunctionalGroupsSequence = written.PerFrameFunctionalGroupsSequence
-    return header, content
+    return SegObject(plan, header, content)
+
+
+def _uncompressed(plan: SegPlan, error: RuntimeError) -> SegPlan:
+    """The plan of an object that could not be compressed."""
+    reason = str(error).splitlines()[-1].strip()
+    note = f"RESULT_NOT_COMPRESSED: {plan.compression} failed, so the object is not compressed ({reason})."
+    return replace(plan, compression="none", notes=(*plan.notes, note))
 
 
 def _header(
@@ -105,7 +134,7 @@ def _native(start: bytes, pixels: FramePixels) -> bytes:
     return file.getvalue()
 
 
-def _compressed(start: bytes, pixels: FramePixels, syntax: UID) -> bytes:
+def _encapsulated(start: bytes, fragments: bytes) -> bytes:
     """The file with each frame as a fragment of its own, after a table of offsets (PS3.5 A.4)."""
     element = _PIXEL_DATA.pack(*_TAG, b"OB", 0, _UNDEFINED_LENGTH)
-    return b"".join([start, element, pixels.compressed(syntax), _DELIMITER])
+    return b"".join([start, element, fragments, _DELIMITER])

@@ -114,7 +114,12 @@ def cite(header: Dataset, planes: Iterable[SourcePlane]) -> None:
     """List the slices of the source in a header, frames of one instance together."""
     instances = references(planes)
     header.SourceImageSequence = DicomSequence(instances)
-    instances = [copy.copy(item) for item in instances]
-    for item in instances:
-        item.pop("ReferencedFrameNumber", None)  # of the series it is the instance that counts
-    header.ReferencedSeriesSequence[0].ReferencedInstanceSequence = DicomSequence(instances)
+    header.ReferencedSeriesSequence[0].ReferencedInstanceSequence = DicomSequence(map(_whole, instances))
+
+
+def _whole(cited: Dataset) -> Dataset:
+    """The instance of a reference, whichever of its frames are cited; a shallow copy would share them."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = cited.ReferencedSOPClassUID
+    item.ReferencedSOPInstanceUID = cited.ReferencedSOPInstanceUID
+    return item

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ai.model import Structure
-from ai.profile import Profile, SegmentationKind
+from ai.profile import Compression, Profile, SegmentationKind
 from ai.results.context import ResultContext
 from ai.results.seg.extent import Extent, find_extent
 
@@ -27,14 +27,18 @@ class SegPlan:
         Its Instance Number in the series of the run's segmentations, from 1.
     structures
         In the order of their segment numbers, which are 1 to n in every object, as OHIF counts them.
-    note
-        Why the object is over a limit all the same: ``RESULT_OVER_LIMIT`` and a sentence; else empty.
+    compression
+        Of its frames; ``none`` of a binary one, whose bits are never compressed.
+    notes
+        What is not as the profile wants it, each an upper-case name and a sentence: ``RESULT_OVER_LIMIT``,
+        ``RESULT_NOT_COMPRESSED``.
     """
 
     number: int
     kind: SegmentationKind
     structures: tuple[Structure, ...]
-    note: str = ""
+    compression: Compression = "none"
+    notes: tuple[str, ...] = ()
 
 
 def plan_segs(context: ResultContext, extent: Extent | None = None) -> tuple[SegPlan, ...]:
@@ -71,8 +75,9 @@ def plan_segs(context: ResultContext, extent: Extent | None = None) -> tuple[Seg
     plans: list[SegPlan] = []
     for kind, members in _kinds(structures, extent, profile, size):
         limits = _Limits(kind, profile, extent, size)
+        compression: Compression = "none" if kind == "binary" else profile.compression
         for part in _split(members, limits.fit):
-            plans.append(SegPlan(len(plans) + 1, kind, part, limits.note(part)))
+            plans.append(SegPlan(len(plans) + 1, kind, part, compression, limits.notes(part)))
     return tuple(plans)
 
 
@@ -118,14 +123,14 @@ class _Limits:
         longest = _LONGEST_VALUE * 8 // (_BITS[self.kind] * self.size)
         return self.frames(structures) <= min(self.profile.maximum_frames or longest, longest)
 
-    def note(self, structures: _Structures) -> str:
-        """Says that one structure alone is over the limit of frames; else empty."""
+    def notes(self, structures: _Structures) -> tuple[str, ...]:
+        """Says that one structure alone is over the limit of frames; else nothing."""
         if len(structures) != 1 or self.fit(structures):
-            return ""
+            return ()
         return (
             f"RESULT_OVER_LIMIT: {structures[0].label} alone has {self.frames(structures)} frames, and the "
             f"destination takes {self.profile.maximum_frames}; its segmentation is sent as an object of its "
-            "own. Raise max_frames of the destination if it takes that."
+            "own. Raise max_frames of the destination if it takes that.",
         )
 
 
