@@ -73,7 +73,7 @@ def _results(sample: SampleTruth, profile: Profile) -> Mapping[str, bytes]:
     model = InProcess(load_model(find_card("ct-tissue"), "cpu"))
     options = RunOptions(created_at=CREATED_AT, software_version="sample", profiles=(profile,))
     outcome = run_series(sample.files, model, options, lambda *_: None)
-    (PICTURES / "overview.png").write_bytes(outcome.overview_png)
+    Image.open(io.BytesIO(outcome.overview_png)).save(PICTURES / "overview.png", optimize=True)
     return {result.kind: result.content for result in outcome.results}
 
 
