@@ -196,7 +196,14 @@ def _halves(mask: Mask, shape: tuple[int, ...], top: int, left: int) -> Iterator
 
 
 def _contour_data(polygon: Polygon, to_lps: npt.NDArray[np.float64], decimals: int) -> bytes:
-    """Points ``x\\y\\z\\x…`` as a DS, each number in 16 characters or fewer."""
+    """Points ``x\\y\\z\\x…`` as a DS, each number in 16 characters or fewer.
+
+    The last point is never straight above or below the first: plastimatch (1.10) takes points with the same x
+    and y for one point that is written twice, whatever their z, and leaves a corner out.
+    """
     points = np.round(polygon @ to_lps[:, :2].T + to_lps[:, 2], decimals) + 0.0  # no negative zero
+    first, last = points[[0, -1], :2].astype(np.float32)  # as it compares them
+    if (first == last).all():
+        points = np.roll(points, -1, axis=0)  # neighbours turn at every point: now they differ
     text = "\\".join(map(repr, points.reshape(-1).tolist()))
     return (text + " " * (len(text) % 2)).encode()

@@ -13,6 +13,7 @@ back whichever way a reader takes:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,8 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 Polygon = npt.NDArray[np.float64]
 """``(points, 2)``: row and column in pixels, where whole numbers are centres; not closed by a last point."""
+
+_Point = tuple[float, float]
 
 INSET = 0.01
 """Pixels by which an outline is drawn in."""
@@ -40,13 +43,16 @@ class _Ring:
         The same corners, drawn in.
     holes
         By the index of the edge that they are joined to: pixel row of the channel and ring of the hole.
+    entry
+        Of a hole: the index of the corner that follows on its channel.
     """
 
     rows: list[int]
     columns: list[int]
-    points: list[tuple[float, float]]
+    points: list[_Point]
     is_hole: bool
     holes: dict[int, list[tuple[int, _Ring]]] = field(default_factory=dict)
+    entry: int = 0
 
 
 def outlines(mask: Mask) -> list[Polygon]:
@@ -56,7 +62,7 @@ def outlines(mask: Mask) -> list[Polygon]:
     edges = _left_edges(rings) if holes else {}
     for hole in holes:
         _join(hole, edges, mask)
-    return [np.array(_line(ring, 0), np.float64) for ring in rings if not ring.is_hole]
+    return [np.array(_line(ring), np.float64) for ring in rings if not ring.is_hole]
 
 
 def _rings(mask: Mask) -> list[_Ring]:
@@ -137,6 +143,7 @@ def _join(hole: _Ring, edges: dict[tuple[int, int], tuple[_Ring, int]], mask: Ma
     outside = np.flatnonzero(~mask[row, :column])
     ring, k = edges[row, int(outside[-1]) + 1 if len(outside) else 0]
     ring.holes.setdefault(k, []).append((row, hole))
+    hole.entry = (_left_edge(hole, row) + 1) % len(hole.rows)
 
 
 def _left_edges(rings: list[_Ring]) -> dict[tuple[int, int], tuple[_Ring, int]]:
@@ -149,18 +156,32 @@ def _left_edges(rings: list[_Ring]) -> dict[tuple[int, int], tuple[_Ring, int]]:
     return edges
 
 
-def _line(ring: _Ring, start: int) -> list[tuple[float, float]]:
-    """The points of a ring from a corner on, with the holes that are joined to it."""
-    line: list[tuple[float, float]] = []
-    for step in range(len(ring.rows)):
-        k = (start + step) % len(ring.rows)
-        line.append(ring.points[k])
+def _line(ring: _Ring) -> list[_Point]:
+    """The points of a ring from its first corner on, with the holes that are joined to it, and those to them.
+
+    Not by recursion: a row of holes is a chain as deep as it is long.
+    """
+    line: list[_Point] = []
+    walks = [_walk(ring, 0)]
+    while walks:
+        step = next(walks[-1], None)
+        if step is None:
+            walks.pop()
+        elif isinstance(step, tuple):
+            line.append(step)
+        else:
+            walks.append(_walk(step, step.entry))
+    return line
+
+
+def _walk(ring: _Ring, start: int) -> Iterator[_Point | _Ring]:
+    """The points around a ring from a corner on, and each hole between both passes of its channel."""
+    for k in (*range(start, len(ring.rows)), *range(start)):
+        yield ring.points[k]
         for row, hole in sorted(ring.holes.get(k, ()), key=lambda joined: -joined[0]):
             here = (row + _CHANNEL, ring.points[k][1])
-            edge = _left_edge(hole, row)
-            there = (row + _CHANNEL, hole.points[edge][1])
-            line += [here, there, *_line(hole, (edge + 1) % len(hole.rows)), there, here]
-    return line
+            there = (row + _CHANNEL, hole.points[hole.entry][1])
+            yield from (here, there, hole, there, here)
 
 
 def _left_edge(hole: _Ring, row: int) -> int:

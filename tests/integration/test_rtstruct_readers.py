@@ -1,8 +1,6 @@
 """RT structure sets before tools that share no code with ours: dicom3tools and plastimatch.
 
-plastimatch fills the contours on the grid of the images that they were drawn on. It is left out for coronal
-and sagittal slices, where it loses voxels at edges; our own reader has them all there, and so have two other
-ways of filling polygons (``tests/unit/test_rtstruct.py``).
+plastimatch fills the contours on the grid of the images that they were drawn on.
 """
 
 from __future__ import annotations
@@ -100,10 +98,8 @@ def written(context: ResultContext, folder: Path) -> Case:
 
 
 def made(name: str) -> ResultContext:
-    if name == "torso":
-        return torso_run()
-    if name == "oblique torso":
-        return torso_run("oblique")
+    if name.endswith("torso"):
+        return torso_run(name.removesuffix("torso").strip() or "HFS")
     datasets = builders.ct_series(SHAPE, SPACING_MM, name)
     base = torso_run(name, SHAPE, SPACING_MM)
     base.series.__dict__["datasets"] = tuple(builders.without(datasets, "PixelData"))
@@ -120,7 +116,11 @@ def real(name: str) -> ResultContext:
 
 @pytest.fixture(
     scope="module",
-    params=["torso", "oblique torso", "HFS", "FFS", "prone", "decubitus_left", "oblique", *REAL],
+    params=[
+        *("torso", "oblique torso", "coronal torso", "sagittal torso"),
+        *("HFS", "FFS", "prone", "decubitus_left", "coronal", "sagittal", "oblique"),
+        *REAL,
+    ],
 )
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     context = real(request.param) if request.param in REAL else made(request.param)

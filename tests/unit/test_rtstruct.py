@@ -106,6 +106,15 @@ def test_a_rectangle_has_four_points_and_lies_along_the_edges_of_its_pixels() ->
     np.testing.assert_allclose(np.ptp(polygon, axis=0), (3.0, 40.0), atol=0.021)
 
 
+def test_a_row_of_holes_is_joined_however_long_it_is() -> None:
+    mask = np.ones((3, 3000), np.bool_)
+    mask[1, 1::2] = False  # 1,500 holes, each joined to the one on its left
+    mask[1, -1] = True
+    (polygon,) = outlines(mask)
+    assert len(polygon) == 4 + 1499 * (4 + 4)  # each hole has four corners and four ends of its channel
+    np.testing.assert_array_equal(fill([polygon], mask.shape), mask)
+
+
 def test_outlines_turn_clockwise_and_holes_the_other_way() -> None:
     (polygon,) = outlines(RING)
     rows, columns = polygon.T
@@ -146,6 +155,14 @@ def test_our_reader_finds_every_voxel_in_every_orientation(orientation: str) -> 
     overlaps = dice(context, built(context))
     assert list(overlaps) == [1, 2, 3, 4, 5]
     assert min(overlaps.values()) == 1.0
+
+
+@pytest.mark.parametrize("orientation", ["HFS", "coronal", "sagittal", "oblique"])
+def test_no_contour_ends_straight_above_or_below_its_first_point(orientation: str) -> None:
+    for roi in built(torso_run(orientation)).ROIContourSequence:
+        for contour in roi.ContourSequence:
+            points = np.asarray(contour.ContourData, np.float32).reshape(-1, 3)
+            assert (points[0, :2] != points[-1, :2]).any()  # or plastimatch leaves the last one out
 
 
 def test_each_slice_has_its_contours_at_its_own_position() -> None:
