@@ -65,7 +65,7 @@ bench-results: setup  ## Segmentations against highdicom; their check, the repor
 
 bench: dice bench-volume bench-inference bench-results  ## All benchmarks
 
-docs: setup  ## Write the generated documents again (states, settings schema)
+docs: setup  ## Write the generated documents again (states, cards, settings schema)
 	$(BIN)/python scripts/generate_docs.py
 
 pictures: setup test-tools  ## Make the screenshots in docs/pictures again, of the sample series in the viewer
@@ -75,4 +75,4 @@ train-hippocampus: setup  ## Train the model hippocampus on $(DATA)/training, cr
 	$(BIN)/python -m training.hippocampus --data $(DATA)/training/mr_hippocampus_msd_200 --out $(TRAINED)
 
 clean:  ## Remove what the targets above made
-	rm -rf $(VENV) .venv-core demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-core demo-out .tools .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

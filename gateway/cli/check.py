@@ -77,5 +77,5 @@ def _summary(settings: Settings) -> dict[str, Any]:
         "models": [f"{name}: card {choice.card}" for name, choice in settings.models.items()] or ["none"],
         "routes": [route.describe() for route in routes(settings)] or ["none: nothing is processed"],
         "results": "live" if settings.results.status == "live" else _SHADOW,
-        "device": settings.workers.device,
+        "device": ", ".join(settings.workers.device),
     }

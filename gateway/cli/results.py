@@ -43,12 +43,12 @@ TargetArgument = Annotated[
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the decision.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who decides; the user of this system when left out.")]
 
-results = typer.Typer(help="Results that wait for a person: held, or given up.", no_args_is_help=True)
+results = typer.Typer(help="What a person decides about results.", no_args_is_help=True)
 
 
 @results.callback()
 def _results() -> None:
-    """Results that wait for a person: held by a quality rule, or not taken by a destination."""
+    """What a person decides about results: release, discard, send again."""
 
 
 @results.command("list")

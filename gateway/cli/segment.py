@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 from rich.table import Table
 
 from gateway import __version__
-from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console, fail, prepare_folder
+from gateway.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, console, fail, load, prepare_folder
 from gateway.cli.compare_view import MergeOption, ToleranceOption, merged, print_comparison, usable_tolerance
 from gateway.cli.progress import progress_bar
 from gateway.clock import SystemClock
@@ -22,6 +23,7 @@ from gateway.errors import GatewayError
 if TYPE_CHECKING:
     from ai.model import ModelSpec
     from ai.pipeline import RunOptions
+    from ai.profile import Profile
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 EXIT_CODES = {
@@ -46,6 +48,14 @@ def segment(
         str | None, typer.Option(help="Which part of a series that makes several: `aigw volume` names them.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    destination: Annotated[
+        str,
+        typer.Option(help="Write the results as this peer of --config wants them."),
+    ] = "",
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file, for --destination."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of a table.")] = False,
 ) -> None:
     """Segment one series from a folder: the same code path as the node, without a PACS."""
@@ -56,10 +66,12 @@ def segment(
     check_device(device)
     if not folder.is_dir():
         fail("FOLDER_NOT_FOUND", f"There is no folder {folder}.", EXIT_NOT_FOUND)
+    profile = _profile_of(destination, config_file)
     prepare_folder(out)
     try:
         spec = find_card(model, model_dir or ())
-        run = _run(folder, series, spec, model_dir or (), device, part or "", out)
+        options = replace(run_options(part or ""), profiles=(profile,))
+        run = _run(folder, series, spec, model_dir or (), device, options, out)
     except AiError as error:
         fail(error.code, error.reason, EXIT_CODES.get(error.code, EXIT_FAILED))
     except GatewayError as error:
@@ -68,6 +80,24 @@ def segment(
         typer.echo(json.dumps(dict(run), indent=2))
     else:
         _print_table(run, out)
+
+
+def _profile_of(destination: str, config_file: Path | None) -> Profile:
+    """How a peer of the configuration wants its results; without one, the form that every viewer takes."""
+    from ai.profile import DEFAULT_PROFILE
+    from gateway.settings.runtime import profiles
+
+    if not destination:
+        return DEFAULT_PROFILE
+    if config_file is None:
+        fail("NO_CONFIGURATION", f"Say with --config which file has the peer {destination!r}.", EXIT_USAGE)
+    settings = load(config_file)
+    peer = settings.peers.get(destination)
+    if peer is None or "destination" not in peer.roles:
+        known = ", ".join(name for name, each in settings.peers.items() if "destination" in each.roles)
+        reason = f"{destination!r} is no destination of the configuration ({known or 'it has none'})."
+        fail("UNKNOWN_PEER", reason, EXIT_NOT_FOUND)
+    return profiles(settings).of(destination)
 
 
 def check_device(device: str) -> None:
@@ -111,7 +141,7 @@ def _run(
     spec: ModelSpec,
     model_dirs: Sequence[Path],
     device: str,
-    part_key: str,
+    options: RunOptions,
     out: Path,
 ) -> Mapping[str, object]:
     from gateway.cli.model_process import model_host
@@ -121,7 +151,6 @@ def _run(
         from ai.pipeline import run_series, write_outcome
 
         files = choose_series(find_series(folder), series)
-        options = run_options(part_key)
         with progress_bar() as report:
             outcome = run_series(files, host.load(spec, model_dirs), options, report)
     write_outcome(outcome, out)

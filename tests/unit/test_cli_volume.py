@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from pydicom import dcmread
 from pydicom.fileset import FileSet
+from pydicom.uid import RLELossless
 
 from ai.nifti import read_nifti
 from ai.quiet import quiet
+from ai.sample import write_sample_series
 from gateway.cli.app import run
 from tests import odd_series
 from tests.builders import (
@@ -312,6 +315,32 @@ def test_segment_ends_with_2_when_it_is_asked_for_what_is_not_clear(
     with pytest.raises(SystemExit) as ended:
         run(["segment", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *arguments])
     assert (capsys.readouterr().err.split(":")[0], ended.value.code) == (name, 2)
+
+
+def test_segment_writes_results_as_a_destination_wants_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    write_sample_series(tmp_path / "in")
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"version: 1\ndata_dir: {tmp_path / 'data'}\npeers:\n"
+        "  archive: {ae_title: A, host: 127.0.0.1, port: 104, roles: [destination], "
+        "results: {segmentation: label_map, compression: rle, rtstruct: true, overview: false}}\n"
+    )
+    out = tmp_path / "out"
+    given = ["segment", str(tmp_path / "in"), "--out", str(out), "--device", "cpu", "--config", str(config)]
+    with pytest.raises(SystemExit) as ended:
+        run([*given, "--destination", "archiv"])
+    assert (capsys.readouterr().err.split(":")[0], ended.value.code) == ("UNKNOWN_PEER", 5)
+    with pytest.raises(SystemExit) as ended:
+        run([*given, "--destination", "archive"])
+    assert ended.value.code in (0, None)
+    seg = dcmread(out / "seg.dcm")
+    assert seg.SegmentationType == "LABELMAP"
+    assert seg.file_meta.TransferSyntaxUID == RLELossless
+    assert dcmread(out / "rtstruct.dcm").Modality == "RTSTRUCT"
+    assert not (out / "overview.dcm").exists()
 
 
 def test_segment_of_a_series_of_two_volumes_lists_the_parts_to_choose_from(
