@@ -6,7 +6,6 @@ bundle, they become a recipe for our engine (fast); otherwise MONAI runs them in
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from ai.loaders.bundle.parse import BundleConfig, content_of, read_bundle
 from ai.loaders.bundle.scripts import Scripts
 from ai.loaders.bundle.translate import renumbered, translate
 from ai.loaders.graphs.runner import Runner, checked, probe
+from ai.loaders.graphs.torchscript import load_script
 from ai.loaders.weights import USUAL_PREFIXES, USUAL_WRAPPINGS, read_state
 from ai.model import Model, ModelSpec, PinnedFiles, Recipe
 from ai.model.card import Bundle
@@ -109,7 +109,7 @@ def _network(config: BundleConfig, bundle: Bundle, files: PinnedFiles, device: s
     """The network with its weights, ready to answer."""
     content = files.read(bundle.weights)
     if bundle.weights.endswith(_TORCHSCRIPT):
-        return _torchscript(content, bundle.weights, device)
+        return load_script(content, bundle.weights, device)
     parser = config.parser(device)
     name = "network_def" if "network_def" in config.inference else "network"
     network = content_of(parser, name, f"network ({name})")
@@ -133,17 +133,6 @@ def _wrappings(config: BundleConfig) -> tuple[str, ...]:
     loader = config.inference.get("checkpointloader")
     named = loader.get("load_dict") if isinstance(loader, Mapping) else None
     return (*(named if isinstance(named, Mapping) else ()), *USUAL_WRAPPINGS)
-
-
-def _torchscript(content: bytes, name: str, device: str) -> nn.Module:
-    try:
-        script: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
-            io.BytesIO(content), map_location=device
-        )
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise ModelError("MODEL_FILE_UNREADABLE", f"{name} is no TorchScript: {reason}.") from error
-    return script.eval()
 
 
 def _forward(network: nn.Module, order: Sequence[int] | None) -> Callable[[Tensor], Tensor]:

@@ -394,6 +394,21 @@ def test_torchscript_and_wrapped_checkpoints(trained: State, tmp_path: Path) -> 
     assert np.array_equal(found[0], found[2])
 
 
+class Writes(torch.nn.Module):
+    """A network that keeps a copy of the image."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        torch.save(image, "copy.pt")
+        return image
+
+
+def test_torchscript_that_writes_files_is_refused(tmp_path: Path) -> None:
+    torch.jit.script(Writes()).save(tmp_path / "model.ts")
+    whole, content = FAST["as the spleen bundle"], (tmp_path / "model.ts").read_bytes()
+    with pytest.raises(ModelError, match=r"MODEL_FILE_UNSAFE.*torch\.save\("):
+        load_model(write_bundle(tmp_path / "bundle", whole, content).spec)
+
+
 def test_a_dynunet_with_random_weights(tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = DynUNet(**{key: value for key, value in DYNUNET.items() if key != "_target_"})

@@ -7,7 +7,7 @@ import re
 import zipfile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ai.errors import ModelError
 from ai.loaders.graphs.exported import dtype_of
@@ -18,7 +18,20 @@ _REACHES_OUT = re.compile(rb"torch\.(save|from_file|load)\(|ops\.(?!aten|prim|qu
 
 
 def open_torchscript(content: bytes, name: str, device: str) -> Runner:
-    """Open an archive of ``torch.jit.save``.
+    """Open an archive of ``torch.jit.save`` to be run; raises as :func:`load_script`."""
+    module = load_script(content, name, device)
+
+    def forward(batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            return first_tensor(module(batch))
+
+    weights = [*module.parameters(), *module.buffers()]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    return Runner(forward, None, None, held, dtype_of(weights))
+
+
+def load_script(content: bytes, name: str, device: str) -> nn.Module:
+    """The module of an archive of ``torch.jit.save``, for evaluation.
 
     Raises
     ------
@@ -28,17 +41,12 @@ def open_torchscript(content: bytes, name: str, device: str) -> Runner:
     """
     _vet(content, name)
     try:
-        module = torch.jit.load(io.BytesIO(content), map_location=device).eval()  # type: ignore[no-untyped-call]
+        module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+            io.BytesIO(content), map_location=device
+        )
     except (RuntimeError, ValueError) as error:
         raise _unreadable(name, str(error).partition("\n")[0][:200]) from error
-
-    def forward(batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            return first_tensor(module(batch))
-
-    weights = [*module.parameters(), *module.buffers()]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    return Runner(forward, None, None, held, dtype_of(weights))
+    return module.eval()
 
 
 def _vet(content: bytes, name: str) -> None:
