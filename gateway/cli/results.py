@@ -85,10 +85,7 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Send results that are held, after all. Exit 6 if none of them is held, 3 if some are not."""
-    settings = load(config)
-    _insist_on(reason)
-    jobs = _jobs(settings, target, lambda job: bool(job["held"]))
-    _carry_out(settings, _orders("release", jobs, by, reason), as_json=as_json)
+    _decide("release", target, load(config), reason, by, as_json=as_json)
 
 
 @results.command()
@@ -100,10 +97,7 @@ def discard(
     as_json: JsonOption = False,
 ) -> None:
     """Decide that held results are never sent; they stay here. Exit 6 if none of them is held."""
-    settings = load(config)
-    _insist_on(reason)
-    jobs = _jobs(settings, target, lambda job: bool(job["held"]))
-    _carry_out(settings, _orders("discard", jobs, by, reason), as_json=as_json)
+    _decide("discard", target, load(config), reason, by, as_json=as_json)
 
 
 @results.command()
@@ -122,6 +116,13 @@ def resend(
         fail("UNKNOWN_PEER", f"{to!r} is no peer of the configuration ({known}).", EXIT_NOT_FOUND)
     jobs = _jobs(settings, target, lambda job: _was_given_to_senders(job, to))
     _carry_out(settings, _orders("resend", jobs, by, reason, to), as_json=as_json)
+
+
+def _decide(verb: Verb, target: str, settings: Settings, why: str, by: str, *, as_json: bool) -> None:
+    """What is to become of held results."""
+    _insist_on(why)
+    jobs = _jobs(settings, target, lambda job: bool(job["held"]))
+    _carry_out(settings, _orders(verb, jobs, by, why), as_json=as_json)
 
 
 def _insist_on(reason: str) -> None:
