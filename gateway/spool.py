@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,23 +67,20 @@ class Spool:
         for folder in (self._objects, root, root.parent):
             _sync_directory(folder)
 
+    def begin(self, header: Bytes = b"") -> Incoming:
+        """A new file that starts with ``header``; its body is written as it arrives."""
+        with _named_disk_errors():
+            return Incoming(self.root, self._incoming, header)
+
     def store(self, body: Bytes, header: Bytes = b"") -> StoredFile:
         """Make ``header`` + ``body`` durable under the digest of ``body``; returns when it is.
 
         If the body is there already, it is verified and kept with the header that it came with.
         Raises OutOfResources (DISK_FULL, DISK_ERROR); then no part of the file stays.
         """
-        digest = hashlib.sha256(body).hexdigest()
-        target = self.root / relative_path(digest)
-        with _named_disk_errors():
-            size = _intact_size(target, digest, len(body))
-            if size is None:
-                self._write(target, (header, body))
-                size = len(header) + len(body)
-            failpoint.reach("spool.renamed")
-            _sync_directory(target.parent)
-            failpoint.reach("spool.directory_synced")
-        return StoredFile(relative_path(digest), digest, size)
+        incoming = self.begin(header)
+        incoming.write(body)
+        return incoming.keep()
 
     def absolute(self, path: str) -> Path:
         """Where the file with this relative path lies."""
@@ -130,21 +128,84 @@ class Spool:
         if disk.f_files and not disk.f_favail:
             raise OutOfResources("DISK_FULL", "The disk has no free inodes: remove files, then send again.")
 
-    def _write(self, target: Path, parts: Iterable[Bytes]) -> None:
-        handle, name = tempfile.mkstemp(suffix=".part", dir=self._incoming)
-        try:
-            try:
-                for part in parts:
-                    _write_all(handle, part)
+
+class Incoming:
+    """A file that is being written; it is not in the spool until it is kept.
+
+    After an error it is discarded already. Not for several threads at once.
+    """
+
+    def __init__(self, root: Path, folder: Path, header: Bytes) -> None:
+        self._root = root
+        self._digest = hashlib.sha256()
+        self._header_bytes = len(header)
+        self.body_bytes = 0
+        """Of the body, so far."""
+        self._handle, self._name = tempfile.mkstemp(suffix=".part", dir=folder)
+        with self._discarded_on_error():
+            _write_all(self._handle, header)
+
+    def write(self, chunk: Bytes) -> None:
+        """Add to the body. Raises OutOfResources (DISK_FULL, DISK_ERROR)."""
+        with self._discarded_on_error():
+            _write_all(self._handle, chunk)
+        self._digest.update(chunk)
+        self.body_bytes += len(chunk)
+
+    @contextmanager
+    def body(self) -> Iterator[memoryview]:
+        """The body so far, without reading it into memory; the view is gone when the block ends."""
+        if not self.body_bytes:
+            yield memoryview(b"")
+            return
+        with (
+            mmap.mmap(self._handle, self._header_bytes + self.body_bytes, access=mmap.ACCESS_READ) as file,
+            memoryview(file) as whole,
+            whole[self._header_bytes :] as view,
+        ):
+            yield view
+
+    def keep(self) -> StoredFile:
+        """Make the file durable under the digest of its body; see :meth:`Spool.store`."""
+        digest = self._digest.hexdigest()
+        path = relative_path(digest)
+        target = self._root / path
+        with self._discarded_on_error():
+            size = _intact_size(target, digest, self.body_bytes)
+            if size is None:
                 failpoint.reach("spool.written")
-                os.fsync(handle)
+                os.fsync(self._handle)
                 failpoint.reach("spool.file_synced")
-            finally:
-                os.close(handle)
-            Path(name).rename(target)
+                Path(self._name).rename(target)
+                size = self._header_bytes + self.body_bytes
+                self._close()
+            else:
+                self.discard()
+            failpoint.reach("spool.renamed")
+            _sync_directory(target.parent)
+            failpoint.reach("spool.directory_synced")
+        return StoredFile(path, digest, size)
+
+    def discard(self) -> None:
+        """Nothing of it stays; after :meth:`keep` this does nothing."""
+        if self._handle < 0:
+            return
+        self._close()
+        with suppress(OSError):
+            Path(self._name).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    @contextmanager
+    def _discarded_on_error(self) -> Iterator[None]:
+        try:
+            with _named_disk_errors():
+                yield
         except BaseException:
-            with suppress(OSError):
-                Path(name).unlink(missing_ok=True)
+            self.discard()
             raise
 
 

@@ -31,12 +31,25 @@ class Purpose(StrEnum):
     FAILURE_REPORT = "failure_report"
 
 
+class Duplicates(StrEnum):
+    """What an instance does whose SOP Instance UID is known with other bytes."""
+
+    KEEP_FIRST = "keep-first"
+    """Both are kept, the first stays the member of its series."""
+    NEW_REVISION = "new-revision"
+    """Both are kept, the new one takes the place of the first: in a new revision, where one was decided."""
+    REFUSE = "refuse"
+    """The first is kept; the new one is not taken, and its sender is told so."""
+
+
 class Receipt(StrEnum):
-    """What became of an instance that was admitted. All of them are answered 0000."""
+    """What became of an instance that was admitted. All but REFUSED are answered 0000."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+    REPLACED = "replaced"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)

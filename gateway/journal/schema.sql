@@ -15,6 +15,8 @@ CREATE TABLE series (                    -- one revision of one series
   evidence            TEXT,              -- JSON: why it counts as complete
   verdict             TEXT,              -- JSON: geometry code, reason, numbers
   decision            TEXT,              -- JSON: routes with every condition, model, destinations
+  committed_at        REAL,              -- when the source asked for storage commitment of all its instances
+  committed_count     INTEGER,           -- how many they were then: with a later one, the request says nothing
   UNIQUE (study_instance_uid, series_instance_uid, revision)
 );
 CREATE UNIQUE INDEX series_one_receiving ON series (study_instance_uid, series_instance_uid)
@@ -30,6 +32,7 @@ CREATE TABLE instance (                  -- one stored file
   study_instance_uid  TEXT NOT NULL,
   series_instance_uid TEXT NOT NULL,
   first_revision      INTEGER NOT NULL,  -- member of this revision of its series and all later ones
+  last_revision       INTEGER,           -- of the last one, where other bytes took its place; else NULL
   role                TEXT NOT NULL CHECK (role IN ('member', 'conflict')),  -- conflict: same UID, other bytes
   path                TEXT NOT NULL,     -- below the spool
   size_bytes          INTEGER NOT NULL,
@@ -39,6 +42,7 @@ CREATE TABLE instance (                  -- one stored file
   source              TEXT NOT NULL,
   received_at         REAL NOT NULL,
   copies              INTEGER NOT NULL DEFAULT 1,  -- how often the same bytes arrived
+  quarantined_at      REAL,              -- its file was found damaged or gone; NULL: it is as it was received
   UNIQUE (sop_instance_uid, digest)
 );
 CREATE INDEX instance_by_series ON instance (study_instance_uid, series_instance_uid, first_revision);
@@ -114,10 +118,28 @@ CREATE TABLE delivery (                  -- the outbox: one result for one desti
 CREATE INDEX delivery_pending ON delivery (destination, next_attempt_at, id) WHERE state = 'pending';
 CREATE INDEX delivery_sending ON delivery (state) WHERE state = 'sending';
 
+CREATE TABLE commitment (                -- a request for storage commitment, and what it was told
+  id              INTEGER PRIMARY KEY,
+  source          TEXT NOT NULL,         -- name of the peer that asked
+  ae_title        TEXT NOT NULL,         -- under which it asked
+  transaction_uid TEXT NOT NULL,
+  instances       TEXT NOT NULL,         -- JSON: [[SOP Class UID, SOP Instance UID], …] in the order of the request
+  state           TEXT NOT NULL CHECK (state IN ('pending', 'reporting', 'reported', 'dead')),
+  attempts        INTEGER NOT NULL DEFAULT 0,
+  next_attempt_at REAL NOT NULL,
+  created_at      REAL NOT NULL,
+  finished_at     REAL,
+  outcome         TEXT,                  -- JSON: what was reported: committed (a number), failed [[class, instance, reason], …]
+  failure_name    TEXT,
+  failure_reason  TEXT,
+  UNIQUE (source, transaction_uid)
+);
+CREATE INDEX commitment_open ON commitment (state, next_attempt_at) WHERE state IN ('pending', 'reporting');
+
 CREATE TABLE event (                     -- what happened and why, in order; never changed
   id         INTEGER PRIMARY KEY,
   at         REAL NOT NULL,
-  subject    TEXT NOT NULL CHECK (subject IN ('gateway', 'association', 'instance', 'series', 'job', 'result', 'delivery')),
+  subject    TEXT NOT NULL CHECK (subject IN ('gateway', 'association', 'instance', 'series', 'job', 'result', 'delivery', 'commitment')),
   subject_id INTEGER,                    -- row of the subject's table, if it has one
   name       TEXT NOT NULL,
   from_state TEXT,

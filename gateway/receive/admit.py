@@ -7,6 +7,8 @@ Every rejection is written down in the journal, without any patient attribute.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -20,7 +22,7 @@ from gateway.journal.records import NewInstance, Receipt
 from gateway.receive.part10 import file_header
 from gateway.receive.tags import read_header
 from gateway.receive.text import printable
-from gateway.spool import Bytes, Spool
+from gateway.spool import Bytes, Incoming, Spool, StoredFile
 from gateway.uids import is_uid
 
 
@@ -58,7 +60,7 @@ class Admission:
         log: FilteringBoundLogger,
         limits: AdmissionLimits | None = None,
     ) -> None:
-        self._spool = spool
+        self.spool = spool
         self._journal = journal
         self._clock = clock
         self._log = log
@@ -69,56 +71,33 @@ class Admission:
         """The longest data set that is taken."""
         return self._limits.max_instance_bytes
 
+    def begin(self, arrival: Arrival) -> Intake:
+        """Start to take an instance in. Raises Rejected or OutOfResources, which are recorded."""
+        intake = Intake(self, arrival)
+        with intake.recorded():
+            for name, uid in (("Class", arrival.sop_class_uid), ("Instance", arrival.sop_instance_uid)):
+                if not is_uid(uid):
+                    raise Rejected(
+                        "UID_INVALID",
+                        f"Affected SOP {name} UID is '{printable(uid)}', which is not a UID (PS3.5 9.1).",
+                        0xA900,
+                    )
+            self.check_space(0)
+            intake.open()
+        return intake
+
     def admit(self, data_set: Bytes, arrival: Arrival) -> Receipt:
-        """Make an encoded data set durable, byte for byte as it was received.
+        """Take in an encoded data set that has arrived in full; see :class:`Intake`."""
+        intake = self.begin(arrival)
+        intake.write(data_set)
+        return intake.finish()
 
-        Raises Rejected (with the DIMSE status to answer) or OutOfResources (0xA700); nothing of
-        the instance is kept then.
-        """
-        try:
-            header = self._check(data_set, arrival)
-            receipt = self._keep(data_set, header, arrival)
-        except Rejected as rejection:
-            self._record(rejection, arrival, len(data_set))
-            raise
-        failpoint.reach("admit.committed")
-        return receipt
+    def check_space(self, further_bytes: int) -> None:
+        """Raise OutOfResources if the disk would be too full."""
+        self.spool.check_space(self._limits.keep_free_bytes, self._limits.refuse_over_fraction, further_bytes)
 
-    def _check(self, data_set: Bytes, arrival: Arrival) -> InstanceHeader:
-        size = len(data_set)
-        if size > self._limits.max_instance_bytes:
-            raise Rejected(
-                "INSTANCE_TOO_LARGE",
-                f"The data set has {size >> 20} MiB and admission.max_instance_size is "
-                f"{self._limits.max_instance_bytes >> 20} MiB.",
-            )
-        for name, uid in (("Class", arrival.sop_class_uid), ("Instance", arrival.sop_instance_uid)):
-            if not is_uid(uid):
-                raise Rejected(
-                    "UID_INVALID",
-                    f"Affected SOP {name} UID is '{printable(uid)}', which is not a UID (PS3.5 9.1).",
-                    0xA900,
-                )
-        header = read_header(data_set, arrival.transfer_syntax_uid)
-        found = (header.sop_class_uid, header.sop_instance_uid)
-        if found != (arrival.sop_class_uid, arrival.sop_instance_uid):
-            raise Rejected(
-                "IDENTITY_MISMATCH",
-                f"The request names {arrival.sop_instance_uid} of class {arrival.sop_class_uid}; the data "
-                f"set is {found[1]} of class {found[0]}.",
-                0xA900,
-            )
-        self._spool.check_space(self._limits.keep_free_bytes, self._limits.refuse_over_fraction, size)
-        return header
-
-    def _keep(self, data_set: Bytes, header: InstanceHeader, arrival: Arrival) -> Receipt:
-        meta = file_header(
-            header.sop_class_uid,
-            header.sop_instance_uid,
-            arrival.transfer_syntax_uid,
-            arrival.source_ae_title,
-        )
-        stored = self._spool.store(data_set, meta)
+    def enter(self, stored: StoredFile, header: InstanceHeader, arrival: Arrival) -> Receipt:
+        """Journal a durable file; then the instance may be acknowledged."""
         instance = NewInstance(
             header=header,
             transfer_syntax_uid=arrival.transfer_syntax_uid,
@@ -135,7 +114,8 @@ class Admission:
                 "JOURNAL_UNAVAILABLE", f"The journal could not be written ({error}): check its disk."
             ) from error
 
-    def _record(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
+    def note(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
+        """Write a rejection down, without any patient attribute."""
         details = {
             "source": arrival.source,
             "sop_class_uid": printable(arrival.sop_class_uid),
@@ -149,3 +129,89 @@ class Admission:
             self._journal.record("instance", rejection.name, rejection.reason, self._clock.now_s(), details)
         except sqlite3.Error as error:
             self._log.error("journal_unavailable", reason=str(error))
+
+
+class Intake:
+    """One instance while it arrives: ``write`` its data set, then ``finish`` (or ``discard``).
+
+    Nothing is held in memory: the data set goes to the disk, byte for byte, and is hashed as it comes.
+    Every method raises Rejected (with the status to answer) or OutOfResources (0xA700); the rejection is
+    recorded then, and nothing of the instance is kept.
+    """
+
+    def __init__(self, admission: Admission, arrival: Arrival) -> None:
+        self._admission = admission
+        self._arrival = arrival
+        self._incoming: Incoming | None = None
+        self.size_bytes = 0
+
+    def open(self) -> None:
+        """Begin the file."""
+        arrival = self._arrival
+        meta = file_header(
+            arrival.sop_class_uid,
+            arrival.sop_instance_uid,
+            arrival.transfer_syntax_uid,
+            arrival.source_ae_title,
+        )
+        self._incoming = self._admission.spool.begin(meta)
+
+    def write(self, chunk: Bytes) -> None:
+        """The next bytes of the data set."""
+        limit_bytes = self._admission.max_instance_bytes
+        with self.recorded():
+            incoming = self._open_file()
+            self.size_bytes += len(chunk)
+            if self.size_bytes > limit_bytes:
+                raise Rejected(
+                    "INSTANCE_TOO_LARGE",
+                    f"The data set has more than {limit_bytes >> 20} MiB, which admission.max_instance_size "
+                    "allows.",
+                )
+            incoming.write(chunk)
+
+    def finish(self) -> Receipt:
+        """Make it durable; when this returns, the instance survives a power cut and may be acknowledged."""
+        with self.recorded():
+            incoming = self._open_file()
+            with incoming.body() as body:
+                header = read_header(body, self._arrival.transfer_syntax_uid)
+            _check_identity(header, self._arrival)
+            self._admission.check_space(0)
+            receipt = self._admission.enter(incoming.keep(), header, self._arrival)
+        failpoint.reach("admit.committed")
+        return receipt
+
+    def discard(self) -> None:
+        """The rest will not come: keep nothing."""
+        if self._incoming is not None:
+            self._incoming.discard()
+
+    def _open_file(self) -> Incoming:
+        if self._incoming is None:
+            raise RuntimeError("the intake is not open")
+        return self._incoming
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Discards on every error, and writes a rejection down."""
+        try:
+            yield
+        except Rejected as rejection:
+            self.discard()
+            self._admission.note(rejection, self._arrival, self.size_bytes)
+            raise
+        except BaseException:
+            self.discard()
+            raise
+
+
+def _check_identity(header: InstanceHeader, arrival: Arrival) -> None:
+    found = (header.sop_class_uid, header.sop_instance_uid)
+    if found != (arrival.sop_class_uid, arrival.sop_instance_uid):
+        raise Rejected(
+            "IDENTITY_MISMATCH",
+            f"The request names {arrival.sop_instance_uid} of class {arrival.sop_class_uid}; the data "
+            f"set is {found[1]} of class {found[0]}.",
+            0xA900,
+        )

@@ -99,6 +99,20 @@ class Listen(Section):
     port: Port
 
 
+class Tls(Section):
+    """A second listener, for DICOM over TLS (PS3.15 B.12). The files are PEM, read anew when they change."""
+
+    listen: Listen = Listen(port=2762)
+    certificate: Path
+    """Ours, followed by the intermediate ones."""
+    key: Path
+    authorities: Path
+    """Certificates of who may have signed those of our peers."""
+    client_certificates: Literal["required", "optional"] = "required"
+    warn_before: Seconds = 30 * 24 * 3600.0
+    """How long before a certificate ends the gateway says so."""
+
+
 class Dicom(Section):
     """Our own application entity."""
 
@@ -108,6 +122,11 @@ class Dicom(Section):
     max_associations: int = Field(default=20, ge=1, le=1000)
     max_pdu: Bytes = 131072
     idle_timeout: Seconds = 60.0
+    association_timeout: Seconds = Field(default=10.0, gt=0)
+    """For a new connection to shake hands (TLS) and to ask for an association (ARTIM timer, PS3.8 9.1.5)."""
+    max_connections_per_address: int = Field(default=32, ge=1)
+    """That have not asked for an association yet."""
+    tls: Tls | None = None
     storage_classes: tuple[str, ...] = ()
     """Further storage SOP classes by UID or keyword; empty: every storage class of the standard."""
 
@@ -128,13 +147,34 @@ class ResultProfile(Section):
     rtstruct: bool = DEFAULT_PROFILE.rtstruct
 
 
+class WebAccess(Section):
+    """How a peer says who it is over HTTP: a bearer token, or a user and a password."""
+
+    token: str | None = None
+    user: str | None = None
+    password: str | None = None
+
+
 class Peer(Section):
     """A system that we talk to."""
 
     ae_title: AETitle
     host: str
+    """Where we call it, and where it may call from."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     roles: tuple[Literal["source", "destination", "query"], ...] = Field(min_length=1)
+    addresses: tuple[str, ...] = ()
+    """Further addresses and ranges (10.1.0.0/16) that a source may call from."""
+    max_associations: int = Field(default=0, ge=0)
+    """Of a source at the same time; 0: only dicom.max_associations."""
+    storage_classes: tuple[str, ...] = ()
+    """All that is taken from a source, by UID or keyword; empty: everything that dicom takes."""
+    tls: Literal["allowed", "required"] = "allowed"
+    """required: this source is refused on the plain port."""
+    certificate: str | None = None
+    """Subject (RFC 4514, ``CN=ct1,O=Clinic``) or ``sha256:…`` of the certificate that this source must show."""
+    web: WebAccess | None = None
+    """A source with it may store by STOW-RS."""
     results: ResultProfile = ResultProfile()
     """Only of a destination."""
 
@@ -146,6 +186,8 @@ class Admission(Section):
     refuse_when_disk_over: Fraction = 0.95
     keep_free: Bytes = 512 * 1024**2
     """Refuse (0xA700) when less than this is free on the disk of ``data_dir``, whichever comes first."""
+    duplicates: Literal["keep-first", "new-revision", "refuse"] = "keep-first"
+    """What a known UID with other bytes does; see :class:`gateway.journal.records.Duplicates`."""
 
 
 class Completion(Section):
@@ -201,10 +243,30 @@ class Delivery(Section):
     timeout: Seconds = 60.0
 
 
+class Stow(Section):
+    """What STOW-RS takes in one request, from a peer with ``web``."""
+
+    max_instances: int = Field(default=10_000, ge=1)
+    max_request: Bytes = 16 * 1024**3
+    max_requests: int = Field(default=8, ge=1)
+    """At the same time; further ones get 503."""
+    idle_timeout: Seconds = Field(default=30.0, gt=0)
+    """A client that sends nothing for so long is cut off."""
+
+
+class Commitment(Section):
+    """Reports of storage commitment: the wait before one that could not be delivered is tried again."""
+
+    first_retry: Seconds = Field(default=10.0, gt=0)
+    longest_wait: Seconds = 15 * 60.0
+    give_up_after: Seconds = 3 * 24 * 3600.0
+
+
 class Web(Section):
-    """Health and metrics."""
+    """Health, metrics and STOW-RS."""
 
     listen: Listen = Listen(host="127.0.0.1", port=8080)
+    stow: Stow = Stow()
 
 
 class Workers(Section):
@@ -239,6 +301,7 @@ class Settings(Section):
     routes: tuple[RouteSettings, ...] = ()
     results: Results = Results()
     delivery: Delivery = Delivery()
+    commitment: Commitment = Commitment()
     web: Web = Web()
     workers: Workers = Workers()
     drain_timeout: Seconds = 30.0
