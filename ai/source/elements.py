@@ -7,7 +7,7 @@ data. Every length is checked against the bytes that are there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterator
+from collections.abc import Container, Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,8 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_BYTES = 8
 # PS3.5 7.1.2: these VRs have a 16-bit length; every other one, known or future, has 32 bits.
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_SHORT_VR_NAMES = "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US"
+_SHORT_VRS = {name.encode(): name for name in _SHORT_VR_NAMES.split(" ")}
 _ORDERS = {big: ">" if big else "<" for big in (False, True)}
 _EXPLICIT = {big: struct.Struct(f"{order}HH2sH").unpack_from for big, order in _ORDERS.items()}
 _IMPLICIT = {big: struct.Struct(f"{order}HHL").unpack_from for big, order in _ORDERS.items()}
@@ -88,7 +89,12 @@ class ElementReader:
         Raises HeaderError: TRUNCATED_DATA_SET, NOT_PARSEABLE, NESTED_TOO_DEEPLY.
         """
         at = start
+        is_usual = encoding.explicit_vr and not encoding.big_endian
         while at < end:
+            if is_usual:
+                at = yield from self._plain(at, end, wanted)
+                if at == end:
+                    return
             header = self._header(at, end, encoding)
             tag, vr, length, value_at = header
             is_pixel_data = tag in PIXEL_DATA_TAGS
@@ -107,6 +113,24 @@ class ElementReader:
                 yield Element(tag, vr.decode("ascii"), value_at, known, at)
             if is_pixel_data:
                 return
+
+    def _plain(self, at: int, end: int, wanted: Container[int]) -> Generator[Element, None, int]:
+        """Yield the wanted ones of the plain elements that come next, and return the offset behind them.
+
+        In explicit VR little endian most are plain: they have a short length and stand before the pixels.
+        """
+        data, unpack = self._data, _EXPLICIT[False]
+        while at + 8 <= end and self._elements < MAX_ELEMENTS:
+            group, element, vr, length = unpack(data, at)
+            behind = at + 8 + length
+            if vr not in _SHORT_VRS or group >= 0x7FE0 or behind > end:
+                break
+            self._elements += 1
+            tag = group << 16 | element
+            if tag in wanted:
+                yield Element(tag, _SHORT_VRS[vr], at + 8, length, behind)
+            at = behind
+        return at
 
     def items(self, sequence: Element, encoding: Encoding) -> Iterator[tuple[int, int]]:
         """Yield where the content of each item of a sequence starts and ends.

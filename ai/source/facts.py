@@ -98,8 +98,9 @@ def read_encoded(
     facts = private_facts(found, values, encoding, wanted)
     tags = table(wanted)
     for tag, element in found.items():
-        if tag in tags and (texts := values.values(element, tags[tag].vr, encoding)):
-            facts[tags[tag].keyword] = texts
+        attribute = tags.get(tag)
+        if attribute is not None and (texts := values.values(element, attribute.vr, encoding)):
+            facts[attribute.keyword] = texts
     if not found.keys() & _GROUPS:
         return Header(facts, pixel_data=pixel_data)
     groups = FrameReader(reader, values, wanted, encoding)

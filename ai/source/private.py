@@ -44,6 +44,8 @@ def private_facts(
 ) -> dict[str, tuple[str, ...]]:
     """b-value and gradient direction from private elements of GE, Siemens or Philips."""
     facts: dict[str, tuple[str, ...]] = {}
+    if PRIVATE_TAGS.isdisjoint(found):
+        return facts
     for source in _SOURCES:
         if source.keyword in wanted and source.keyword not in facts:
             texts = _texts(source, found, values, encoding)[: _COUNTS[source.keyword]]

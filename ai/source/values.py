@@ -58,7 +58,6 @@ class ValueReader:
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
-        self._known: dict[tuple[str, bool, bytes], tuple[str, ...]] = {}
         self.character_set = "latin-1"
         self.signed = False
 
@@ -78,36 +77,35 @@ class ValueReader:
             return ("present",) if element.end - element.start > delimiter else ()
         if not element.length or element.length > MAX_VALUE_BYTES:
             return ()
-        vr = self._vr(element, usual_vr)
+        vr = element.vr if element.vr not in _NOT_TEXT else self._vr(usual_vr)
         raw = self._bytes(element)
-        values = self._known.get((vr, encoding.big_endian, raw))
-        if values is not None:
-            return values
-        values = self._decoded(raw, vr, encoding.big_endian)
-        if not any(values):
-            return ()
-        if len(raw) <= _SHORT_BYTES:
-            self._known[vr, encoding.big_endian, raw] = values
-        return values
+        decode = _decoded_before if len(raw) <= _SHORT_BYTES else _decoded
+        values = decode(raw, vr, self.character_set, encoding.big_endian)
+        return values if any(values) else ()
 
     def _bytes(self, element: Element) -> bytes:
         return bytes(self._data[element.start : element.start + (element.length or 0)])
 
-    def _vr(self, element: Element, usual_vr: str) -> str:
-        if element.vr not in _NOT_TEXT:
-            return element.vr
+    def _vr(self, usual_vr: str) -> str:
+        """Where the header does not say one."""
         if usual_vr == "US or SS":
             return "SS" if self.signed else "US"
         return usual_vr
 
-    def _decoded(self, raw: bytes, vr: str, big_endian: bool) -> tuple[str, ...]:
-        if vr in _NUMBERS:
-            return _numbers(raw, _NUMBERS[vr], big_endian)
-        if vr == "AT":
-            pairs = _numbers(raw, "HH", big_endian)
-            return tuple(f"{int(g):04X}{int(e):04X}" for g, e in zip(pairs[::2], pairs[1::2], strict=True))
-        parts = raw.decode(self.character_set, "replace").split("\\")
-        return tuple(escaped(part.strip(" \0")) for part in parts)
+
+def _decoded(raw: bytes, vr: str, character_set: str, big_endian: bool) -> tuple[str, ...]:
+    if vr in _NUMBERS:
+        return _numbers(raw, _NUMBERS[vr], big_endian)
+    if vr == "AT":
+        pairs = _numbers(raw, "HH", big_endian)
+        return tuple(f"{int(g):04X}{int(e):04X}" for g, e in zip(pairs[::2], pairs[1::2], strict=True))
+    parts = raw.decode(character_set, "replace").split("\\")
+    return tuple(escaped(part.strip(" \0")) for part in parts)
+
+
+_decoded_before = lru_cache(maxsize=4096)(
+    _decoded
+)  # the images of a series, and its frames, have most in common
 
 
 def _numbers(raw: bytes, code: str, big_endian: bool) -> tuple[str, ...]:
