@@ -31,6 +31,9 @@ POINTS: Final = (
     "deliver.claimed",
     "deliver.accepted_by_peer",
     "deliver.recorded",
+    "commitment.asked",
+    "commitment.claimed",
+    "commitment.told",
 )
 
 _name, _, _count = os.environ.get("AIGW_TEST_FAILPOINT", "").partition(":")

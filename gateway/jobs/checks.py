@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from gateway.jobs.messages import Failed
-from gateway.journal.records import ClaimedJob, Member, NewResult
+from gateway.journal.records import SUPERSEDED, ClaimedJob, Member, NewResult, Purpose
+from gateway.journal.restore import INSTANCE_DAMAGED, INSTANCE_FILE_MISSING
 
 _MOST_INTERRUPTIONS = 20
 
@@ -17,19 +18,31 @@ def refusal(job: ClaimedJob, members: Sequence[Member], spool_root: Path) -> Fai
     if job.interruptions > _MOST_INTERRUPTIONS:
         sentence = f"The gateway ended {job.interruptions} times while this job was running."
         return Failed(job.lease_id, "INTERRUPTED_TOO_OFTEN", sentence, retryable=False)
-    missing = [member for member in members if not (spool_root / member.path).is_file()]
-    if not missing or (job.reports is not None and len(missing) < len(members)):
+    if job.purpose is Purpose.FAILURE_REPORT and job.reports is None:
+        sentence = "The run that had failed was done after all: there is no failure to report."
+        return Failed(job.lease_id, SUPERSEDED, sentence, retryable=False)
+    lacking = [member for member in members if not _is_there(member, spool_root)]
+    if not lacking or (job.reports is not None and len(lacking) < len(members)):
         return None
+    is_damaged = any(member.is_damaged for member in lacking)
+    what = "are damaged on the disk or gone" if is_damaged else "are not in the spool any more"
     sentence = (
-        f"{len(missing)} of {len(members)} stored instances are not in the spool any more, the first is SOP "
-        f"Instance {missing[0].sop_instance_uid}: check the disk of data_dir, then send the series again."
+        f"{len(lacking)} of {len(members)} stored instances {what}, the first is SOP "
+        f"Instance {lacking[0].sop_instance_uid}: check the disk of data_dir, then send the series again. "
+        "The job runs by itself then."
     )
-    return Failed(job.lease_id, "INSTANCE_FILE_MISSING", sentence, retryable=False)
+    name = INSTANCE_DAMAGED if is_damaged else INSTANCE_FILE_MISSING
+    gone = tuple(str(spool_root / member.path) for member in lacking if not member.is_damaged)
+    return Failed(job.lease_id, name, sentence, retryable=False, damaged=gone)
 
 
 def stored(members: Sequence[Member], spool_root: Path) -> list[Member]:
-    """Those whose file is there."""
-    return [member for member in members if (spool_root / member.path).is_file()]
+    """Those whose file is there, and was not found damaged."""
+    return [member for member in members if _is_there(member, spool_root)]
+
+
+def _is_there(member: Member, spool_root: Path) -> bool:
+    return not member.is_damaged and (spool_root / member.path).is_file()
 
 
 def result_damage(results_root: Path, result: NewResult) -> str:

@@ -10,9 +10,6 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,12 +17,14 @@ from gateway import failpoint
 from gateway.clock import Clock
 from gateway.jobs.breaker import Breaker, Turns
 from gateway.jobs.checks import refusal, stored
-from gateway.jobs.commit import Commit, Retries, Sending
+from gateway.jobs.commit import Commit, Retries
+from gateway.jobs.damage import Damage, Examine
 from gateway.jobs.executor import Executor, Heard
-from gateway.jobs.messages import Died, Done, Failed, Heartbeat, JobRequest, Progress, Ready
+from gateway.jobs.messages import Died, Done, Failed, Heartbeat, Progress, Ready
+from gateway.jobs.request import DispatchSettings, job_request
 from gateway.jobs.slots import Running, Slot, silent, too_slow, waiting_for_model
 from gateway.journal import Journal
-from gateway.journal.records import ClaimedJob, Failure, Member, Purpose, Wanted
+from gateway.journal.records import ClaimedJob, Failure, Purpose, Wanted
 from gateway.states import JobEvent
 
 _POLL_S = 0.1
@@ -34,31 +33,6 @@ _MODEL_FAULTS = ("MODEL_CRASHED", "MODEL_HUNG")
 _STOPPED = Failure(
     "GATEWAY_STOPPED", "The gateway was stopped while this job was running; it runs again after the start."
 )
-
-
-@dataclass(frozen=True)
-class DispatchSettings:
-    """What the dispatcher needs of the configuration. Times in seconds.
-
-    Attributes
-    ----------
-    cancel_within_s
-        A job that is asked to end and has not after this time is ended with its worker.
-    sending
-        What the destinations get, and how it is written.
-    """
-
-    spool_root: Path
-    results_root: Path
-    card_folders: tuple[Path, ...]
-    series_number_base: int
-    software_version: str
-    max_attempts: int
-    retry_after_s: float
-    job_timeout_s: float
-    lease_s: float
-    cancel_within_s: float = 5.0
-    sending: Sending = field(default_factory=Sending)
 
 
 class Dispatcher:
@@ -71,7 +45,9 @@ class Dispatcher:
         settings: DispatchSettings,
         clock: Clock,
         log: FilteringBoundLogger,
+        examine: Examine | None = None,
     ) -> None:
+        self._damage = Damage(settings.spool_root, examine, log)
         retries = Retries(settings.max_attempts, settings.retry_after_s)
         self._journal = journal
         self._executor = executor
@@ -183,6 +159,8 @@ class Dispatcher:
 
     def _ended(self, running: Running, event: Done | Failed) -> None:
         job = running.job
+        if isinstance(event, Failed):
+            event = self._damage.looked_at(event)
         if isinstance(event, Done):
             if job.purpose is Purpose.RUN:
                 self._breaker.worked(job.card)
@@ -288,36 +266,20 @@ class Dispatcher:
             priority=job.priority,
             slot=slot.number,
         )
-        mono_s = self._clock.monotonic_s()
+        self._give(slot, slot.pid, job)
+
+    def _give(self, slot: Slot, pid: int, job: ClaimedJob) -> None:
+        """Hand a claimed job to the worker of a slot, or fail it here where it cannot run."""
+        settings, mono_s = self._settings, self._clock.monotonic_s()
         slot.heard_s = max(slot.heard_s, mono_s) if not slot.running else slot.heard_s
         slot.running.append(Running(job, started_s=mono_s, renewed_s=mono_s))
         members = self._journal.members(job.series_id)
-        refused = refusal(job, members, self._settings.spool_root)
+        refused = refusal(job, members, settings.spool_root)
         if refused is not None:
             self._events.append(Heard(slot.number, refused))
             return
         if job.reports is not None:  # what is left of the series will do; why it failed may be the rest
-            members = stored(members, self._settings.spool_root)
-        self._executor.submit(slot.number, self._request(job, members), slot.pid)
-
-    def _request(self, job: ClaimedJob, members: Sequence[Member]) -> JobRequest:
-        """What the worker is told; the profiles are those of the configuration as it is now."""
-        settings = self._settings
-        profiles = settings.sending.profiles.wanted(job.destinations, job.written, job.purpose)
-        return JobRequest(
-            job_id=job.id,
-            lease_id=job.lease_id,
-            files=tuple(str(settings.spool_root / member.path) for member in members),
-            part=job.part,
-            card=job.card,
-            card_folders=tuple(str(folder) for folder in settings.card_folders),
-            created_at_s=job.created_at,
-            series_number_base=job.series_number_base,
-            results_root=str(settings.results_root),
-            software_version=settings.software_version,
-            revision=job.revision,
-            priority=job.priority,
-            profiles=profiles,
-            predecessors=dict(self._journal.reports_before(job)),
-            reports=job.reports,
-        )
+            members = stored(members, settings.spool_root)
+        predecessors = self._journal.reports_before(job)
+        request = job_request(settings, job, members, predecessors)
+        self._executor.submit(slot.number, request, pid)

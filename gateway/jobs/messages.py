@@ -178,6 +178,8 @@ class Failed:
     blameless
         Not the job's doing (its model cannot be loaded, another run ended the model process): it goes back
         to the queue, and the attempt is not counted.
+    damaged
+        Those of the files that are not what was received.
     """
 
     lease_id: str
@@ -185,6 +187,7 @@ class Failed:
     reason: str
     retryable: bool
     blameless: bool = False
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from gateway import failpoint
 from gateway.clock import Clock
 from gateway.errors import ModelFault, OutOfResources, RunCancelled
 from gateway.jobs.cards import Cards
+from gateway.jobs.damage import damaged_among, failure
 from gateway.jobs.messages import Done, Failed, JobRequest, Progress, Ready, WorkerEvent, WorkerSettings
 from gateway.journal.records import Failure, NewResult
 from gateway.logs import places
@@ -82,7 +83,7 @@ class Runner:
             self._log.error("job_error", job=request.job_id, error=type(error).__name__, places=places(error))
             return _unforeseen(lease_id, error, self._settings.memory_limit_bytes)
 
-    def _run(self, request: JobRequest, send: Send, cancelled: threading.Event) -> Done:
+    def _run(self, request: JobRequest, send: Send, cancelled: threading.Event) -> Done | Failed:
         def check() -> None:
             if cancelled.is_set():
                 raise RunCancelled("CANCELLED", "The run was cancelled.")
@@ -91,8 +92,11 @@ class Runner:
             check()
             send(Progress(request.lease_id, stage, fraction))
 
-        if request.reports is not None:
-            return _report(request, request.reports)
+        damaged = damaged_among(request.files, check)
+        if request.reports is not None and len(damaged) < len(request.files):
+            return _report(request, request.reports, damaged)
+        if damaged:
+            return failure(request.lease_id, request.files, damaged)
         model = self._client(request, check)
         outcome = run_series([Path(file) for file in request.files], model, _options(request), progress)
         failpoint.reach("worker.segmented")
@@ -116,11 +120,11 @@ class Runner:
             raise ModelUnavailable(error.name, f"{error.reason}.") from error
 
 
-def _report(request: JobRequest, failure: Failure) -> Done:
-    """Say in a report that the model was not run to an end; nothing is run."""
-    files = [Path(file) for file in request.files]
-    reports = report_not_run(files, _find(request), failure.name, failure.reason, _options(request))
-    return Done(request.lease_id, _store_all(request, reports), {"reports": asdict(failure)})
+def _report(request: JobRequest, reported: Failure, damaged: Sequence[str]) -> Done:
+    """Say in a report that the model was not run to an end; nothing is run. What is whole will do for it."""
+    files = [Path(file) for file in request.files if file not in damaged]
+    reports = report_not_run(files, _find(request), reported.name, reported.reason, _options(request))
+    return Done(request.lease_id, _store_all(request, reports), {"reports": asdict(reported)})
 
 
 def _find(request: JobRequest) -> ModelSpec:

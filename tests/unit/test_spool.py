@@ -8,12 +8,15 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import OutOfResources
-from gateway.spool import Spool, relative_path
+from gateway.receive.part10 import file_header
+from gateway.spool import Bytes, Found, Spool, relative_path
 
 
 def files_below(root: Path) -> list[str]:
@@ -34,18 +37,18 @@ def test_a_file_is_synced_before_it_has_its_name_and_the_name_before_it_is_store
 ) -> None:
     spool = Spool(tmp_path)
     calls: list[str] = []
-    sync, rename = os.fsync, Path.rename
+    sync, rename = os.fsync, os.rename
 
     def noted_sync(handle: int) -> None:
         calls.append("fsync directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "fsync file")
         sync(handle)
 
-    def noted_rename(path: Path, target: Path) -> Path:
+    def noted_rename(path: str, target: str) -> None:
         calls.append("rename")
-        return rename(path, target)
+        rename(path, target)
 
     monkeypatch.setattr(os, "fsync", noted_sync)
-    monkeypatch.setattr(Path, "rename", noted_rename)
+    monkeypatch.setattr(os, "rename", noted_rename)
     spool.store(b"body")
     assert calls == ["fsync file", "rename", "fsync directory"]
     calls.clear()
@@ -71,12 +74,16 @@ def test_the_same_body_again_is_not_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"bod", b"first bodx"])
-def test_a_damaged_object_is_written_again(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_object_is_put_aside_and_written_again(tmp_path: Path, damage: bytes) -> None:
     spool = Spool(tmp_path)
     stored = spool.store(b"body", b"first ")
+    assert not stored.repaired
     spool.absolute(stored.path).write_bytes(damage)
-    assert spool.store(b"body", b"first ") == stored
+    again = spool.store(b"body", b"first ")
+    assert again == stored
+    assert again.repaired
     assert spool.absolute(stored.path).read_bytes() == b"first body"
+    assert [p.read_bytes() for p in (tmp_path / "quarantine").iterdir()] == [damage]
 
 
 def test_many_threads_may_store_the_same_and_other_bodies(tmp_path: Path) -> None:
@@ -93,7 +100,7 @@ def test_many_threads_may_store_the_same_and_other_bodies(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("code", "name"), [(errno.ENOSPC, "DISK_FULL"), (errno.EDQUOT, "DISK_FULL"), (errno.EIO, "DISK_ERROR")]
 )
-@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("call", ["writev", "fsync"])
 def test_a_disk_that_fails_is_named_and_leaves_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, name: str
 ) -> None:
@@ -127,22 +134,241 @@ def test_a_limit_of_the_operating_system_on_file_size_is_a_full_disk(tmp_path: P
     assert len(files_below(tmp_path)) == 1
 
 
-def test_recovery_removes_parts_and_files_without_row_and_nothing_else(tmp_path: Path) -> None:
+def test_parts_of_files_are_removed_at_start(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    known = spool.store(b"with row").path
-    spool.store(b"without row")
+    whole = spool.store(b"whole").path
     (tmp_path / "incoming" / "half.part").write_bytes(b"hal")
     restarted = Spool(tmp_path)
-    assert restarted.remove_garbage({known}) == 2
-    assert files_below(tmp_path) == [known]
-    assert restarted.remove_garbage({known}) == 0
+    assert restarted.remove_parts() == 1
+    assert files_below(tmp_path) == [whole]
+    assert restarted.remove_parts() == 0
 
 
-def test_a_row_without_file_is_reported(tmp_path: Path) -> None:
+LATER_S = time.time() + 3600.0
+
+
+def test_a_file_is_put_aside_only_if_nobody_knows_it_and_it_is_old(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    known, lost = spool.store(b"here").path, spool.store(b"lost").path
-    spool.absolute(lost).unlink()
-    assert spool.missing({known, lost}) == (lost,)
+    known, unknown = spool.store(b"with row").path, spool.store(b"without row").path
+    assert not spool.put_aside(known, lambda: True, LATER_S)
+    assert not spool.put_aside(unknown, lambda: False, LATER_S - 7200.0)
+    assert spool.put_aside(unknown, lambda: False, LATER_S)
+    assert not spool.put_aside(unknown, lambda: False, LATER_S)
+    assert files_below(tmp_path) == sorted([known, unknown.replace("objects", "unclaimed")])
+    assert spool.unclaimed(Path(unknown).parent.name) == {unknown}
+
+
+def test_what_was_put_aside_comes_back_or_makes_way_for_what_came_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    path = received(spool)
+    content = spool.absolute(path).read_bytes()
+    assert spool.put_aside(path, lambda: False, LATER_S)
+    assert spool.take_back(path)
+    assert not spool.take_back(path)
+    assert spool.absolute(path).read_bytes() == content
+    assert spool.put_aside(path, lambda: False, LATER_S)
+    assert received(spool) == path
+    spool.absolute(path).write_bytes(content[:-1])  # what came again is damaged: the other one stays
+    assert not spool.take_back(path)
+    assert spool.unclaimed(Path(path).parent.name) == {path}
+    spool.absolute(path).write_bytes(content)
+    assert not spool.take_back(path)
+    assert files_below(tmp_path) == [path]
+
+
+def test_a_file_on_which_an_admission_relies_is_not_removed(tmp_path: Path) -> None:
+    """The admission holds the digest from its look for the file until its row is there."""
+    spool = Spool(tmp_path)
+    path = spool.store(b"body").path  # of an admission that ended without a row
+    rows: set[str] = set()
+    asked, removed = threading.Event(), []
+
+    def remove() -> None:
+        asked.set()
+        removed.append(spool.put_aside(path, lambda: path in rows, LATER_S))
+
+    incoming = spool.begin()
+    incoming.write(b"body")
+    remover = threading.Thread(target=remove)
+    with spool.hold(incoming.digest):
+        assert incoming.keep().path == path
+        remover.start()
+        assert asked.wait(10)
+        remover.join(0.1)
+        assert remover.is_alive()
+        rows.add(path)
+    remover.join(10)
+    assert removed == [False]
+    assert files_below(tmp_path) == [path]
+
+
+def test_foreign_files_among_the_objects_are_left_alone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    path = spool.store(b"body").path
+    folder = Path(path).parent.name
+    for name in (
+        "notes.txt",
+        "0" * 64,
+        f"{'0' * 63}g.dcm",
+        f"{(int(folder, 16) + 1) % 256:02x}{'0' * 62}.dcm",
+    ):
+        (tmp_path / "objects" / folder / name).touch()
+    assert spool.files(folder) == {path}
+    with pytest.raises(ValueError, match="not the path of an object"):
+        spool.put_aside("objects/../journal.db", lambda: False, LATER_S)
+
+
+# -- bit rot ------------------------------------------------------------------------------------
+
+
+def received(spool: Spool, body: bytes = b"body") -> str:
+    return spool.store(body, file_header("1.2", "1.2.3", "1.2.840.10008.1.2.1", "SCANNER")).path
+
+
+@pytest.mark.parametrize("at", [0, 130, 141, 160, -1])
+def test_a_byte_that_changes_is_found_wherever_it_is_needed(tmp_path: Path, at: int) -> None:
+    spool = Spool(tmp_path)
+    path = received(spool)
+    raw = bytearray(spool.absolute(path).read_bytes())
+    raw[at] ^= 1
+    spool.absolute(path).write_bytes(raw)
+    told: list[Found] = []
+    found = spool.examine(path, told.append)
+    if at in (0, 160):  # the preamble and the file meta information are ours: the data set says it all itself
+        assert (found, told) == (Found.INTACT, [])
+        return
+    assert (found, told) == (Found.DAMAGED, [Found.DAMAGED])
+    (aside,) = (tmp_path / "quarantine").iterdir()
+    assert aside.read_bytes() == raw
+    assert not spool.absolute(path).exists()
+
+
+def test_what_is_intact_or_gone_is_told_apart(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    path = received(spool)
+    told: list[Found] = []
+    read: list[int] = []
+    assert spool.examine(path, told.append, pace=read.append) is Found.INTACT
+    assert (told, read) == ([], [4])
+    spool.absolute(path).unlink()
+    assert spool.examine(path, told.append) is Found.MISSING
+    assert told == [Found.MISSING]
+    assert list((tmp_path / "quarantine").iterdir()) == []
+
+
+def test_a_sector_that_cannot_be_read_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    path = received(spool)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", fail)
+        assert spool.examine(path, lambda _: None) is Found.DAMAGED
+
+
+def test_no_descriptors_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    path = received(spool)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(OutOfResources, match="DISK_ERROR"):
+            spool.examine(path, lambda _: None)
+    assert spool.absolute(path).is_file()
+
+
+def test_the_same_file_damaged_twice_is_kept_aside_twice(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for damage in (b"one", b"two"):
+        path = received(spool)
+        spool.absolute(path).write_bytes(damage)
+        spool.examine(path, lambda _: None)
+    assert {p.read_bytes() for p in (tmp_path / "quarantine").iterdir()} == {b"one", b"two"}
+
+
+# -- while it arrives ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 7, 1 << 20])
+def test_chunks_are_written_in_order_however_few_bytes_a_call_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """One call takes the header and all chunks; a call may take less than it was given."""
+    spool, real, calls = Spool(tmp_path), os.writev, []
+    chunks: list[Bytes] = [b"", b"one", bytearray(b"two"), memoryview(b"-three-")[1:-1], b"", b"4" * 20]
+
+    def writev(handle: int, parts: Sequence[memoryview]) -> int:
+        calls.append(len(parts))
+        return os.write(handle, b"".join(parts)[:most]) if most < 1 << 20 else real(handle, parts)
+
+    monkeypatch.setattr(os, "writev", writev)
+    incoming = spool.begin(b"header")
+    incoming.write(*chunks)
+    stored = incoming.keep()
+    body = b"".join(chunks)
+    assert spool.absolute(stored.path).read_bytes() == b"header" + body
+    assert (stored.digest, stored.size_bytes) == (hashlib.sha256(body).hexdigest(), 6 + len(body))
+    assert most < 1 << 20 or calls == [5]
+
+
+def test_thousands_of_chunks_are_written(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    incoming = spool.begin(b"header")
+    incoming.write(*(bytes((number % 251,)) for number in range(5000)))
+    with incoming.body() as body:
+        assert bytes(body) == bytes(number % 251 for number in range(5000))
+    assert spool.absolute(incoming.keep().path).stat().st_size == 5006
+
+
+def test_the_disk_begins_before_the_file_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is new is handed to the disk, once; what the header was read from stays in the page cache."""
+    ranges: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, count, __: ranges.append((offset, count)))
+    incoming = Spool(tmp_path).begin(b"header")
+    for _ in range(3):
+        incoming.write(bytes(200 << 10))
+    incoming.write(b"end")
+    incoming.start_flush()
+    incoming.start_flush()
+    first, step = 6 + (200 << 10), 200 << 10
+    assert ranges == [(0, first), (first, step), (first + step, step), (first + 2 * step, 3)]
+    incoming.discard()
+
+
+def test_a_long_body_arrives_and_is_read_without_being_held_in_memory(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, resource; from gateway.spool import Spool\n"
+        f"spool = Spool(pathlib.Path({str(tmp_path)!r}))\n"
+        "chunk = bytes(1 << 20)\n"
+        "incoming = spool.begin(b'header')\n"
+        "incoming.write(chunk)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for _ in range(299): incoming.write(chunk)\n"
+        "with incoming.body() as body: ends = len(body), body[0], body[-1]\n"
+        "incoming.keep()\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(ends[0] >> 20, after - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    mebibytes, grown_kib = map(int, done.stdout.split())
+    assert mebibytes == 300
+    assert grown_kib < 4096
+
+
+def test_without_durability_nothing_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, durable=False)
+
+    def flushed(_: int) -> None:
+        raise AssertionError("flushed")
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    assert spool.absolute(spool.store(b"body").path).read_bytes() == b"body"
+    assert spool.store(b"body").size_bytes == 4
 
 
 def test_space_that_must_stay_free_is_kept_free(tmp_path: Path) -> None:
