@@ -1,8 +1,9 @@
 """When is a series complete? By evidence: nothing new for a while and no open association.
 
 Pure. DICOM has no "end of series" in C-STORE, so the gateway waits until the source is quiet and
-has hung up. A series that never comes to rest is taken as it is after ``at_most``, and said to be
-incomplete.
+has hung up. A source that asks for storage commitment of all that there is of a series, and sends no
+more of it for a moment, has finished it, and nothing else is waited for. A series that never comes to
+rest is taken as it is after ``at_most``, and said to be incomplete.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 _LOOK_AGAIN_S = 1.0  # an association may end at any moment, and nobody tells us
+_COMMITTED_QUIET_S = 2.0  # some sources ask after every instance, the first one included
 
 
 class Arrivals(Protocol):
@@ -35,6 +37,16 @@ class Arrivals(Protocol):
     @property
     def last_instance_at(self) -> float:
         """When its newest instance arrived."""
+        ...
+
+    @property
+    def committed_at(self) -> float | None:
+        """When storage commitment of all its instances was asked for, and none was missing."""
+        ...
+
+    @property
+    def committed_count(self) -> int | None:
+        """How many they were then."""
         ...
 
 
@@ -73,12 +85,25 @@ def decide(
     Before ``listening_since_s`` (the start of the gateway) nobody could reach us, so that the
     silence until then is no evidence.
     """
+    if _is_committed(series):
+        asked_s = now_s - (series.committed_at or 0.0)
+        if 0 <= asked_s < _COMMITTED_QUIET_S:
+            reason = (
+                f"{_counted(series)}; {series.source} asked for storage commitment of exactly these: "
+                f"complete if nothing comes for {_COMMITTED_QUIET_S:g} s, as some ask after every instance."
+            )
+            return Wait(now_s - asked_s + _COMMITTED_QUIET_S, reason)
+        reason = (
+            f"{_counted(series)}; {series.source} asked for storage commitment of exactly these, and all are "
+            "here: nothing more is waited for."
+        )
+        return Complete(_evidence(series, open_associations, now_s, rules, reason, incomplete=False))
     restarted = listening_since_s > series.last_instance_at
     quiet_since_s = max(series.last_instance_at, listening_since_s)
     quiet_s = now_s - quiet_since_s
     quiet_at_s = quiet_since_s + rules.quiet_for_s
     deadline_s = max(series.opened_at, listening_since_s) + rules.at_most_s
-    counted = f"{series.instance_count} instance{'' if series.instance_count == 1 else 's'}"
+    counted = _counted(series)
     if now_s >= quiet_at_s and not open_associations:
         since = " since the gateway was started" if restarted else ""
         reason = f"{counted}; quiet for {quiet_s:.1f} s{since}, no open association from {series.source}."
@@ -97,6 +122,17 @@ def decide(
     plural = "" if open_associations == 1 else "s"
     reason = f"{counted}; {series.source} still has {open_associations} open association{plural}."
     return Wait(min(now_s + _LOOK_AGAIN_S, deadline_s), reason)
+
+
+def _is_committed(series: Arrivals) -> bool:
+    """Whether the request is about the series as it is now: with a later instance it says nothing."""
+    if series.committed_at is None or series.committed_at < series.last_instance_at:
+        return False
+    return series.committed_count == series.instance_count
+
+
+def _counted(series: Arrivals) -> str:
+    return f"{series.instance_count} instance{'' if series.instance_count == 1 else 's'}"
 
 
 def _evidence(

@@ -69,14 +69,19 @@ def wait_s(policy: Policy, failures: int, jitter: float) -> float:
 
 
 def next_attempt(
-    policy: Policy, attempts: int, created_at: float, now: float, jitter: float
+    policy: Policy,
+    attempts: int,
+    created_at: float,
+    now: float,
+    jitter: float,
+    setting: str = "delivery.give_up_after",
 ) -> Retry | GiveUp:
-    """When a delivery that has failed ``attempts`` times is due again, or that it is given up."""
+    """When what has failed ``attempts`` times is due again, or that it is given up, by which setting."""
     age_s = now - created_at
     if age_s >= policy.give_up_after_s:
         return GiveUp(
             f"It was tried for {age_s / 3600:.1f} hours; the limit is "
-            f"{policy.give_up_after_s / 3600:.1f} hours (delivery.give_up_after)."
+            f"{policy.give_up_after_s / 3600:.1f} hours ({setting})."
         )
     return Retry(now + wait_s(policy, attempts, jitter))
 

@@ -53,6 +53,7 @@ class JobEvent(StrEnum):
     ADOPTED = "adopted"
     PROFILE_WANTED = "profile_wanted"
     PROFILE_NOT_WANTED = "profile_not_wanted"
+    INPUT_RESTORED = "input_restored"
     RELEASED = "released"
     DISCARDED = "discarded"
 
@@ -77,6 +78,26 @@ class DeliveryEvent(StrEnum):
     SUPERSEDED = "superseded"
     WANTED_AGAIN = "wanted_again"
     RESEND_ASKED = "resend_asked"
+
+
+class CommitmentState(StrEnum):
+    """A request for storage commitment, and the report on it."""
+
+    PENDING = "pending"
+    REPORTING = "reporting"
+    REPORTED = "reported"
+    DEAD = "dead"
+
+
+class CommitmentEvent(StrEnum):
+    """What can happen to a request for storage commitment."""
+
+    CLAIMED = "claimed"
+    ACKNOWLEDGED = "acknowledged"
+    TRY_AGAIN = "try_again"
+    INTERRUPTED = "interrupted"
+    GAVE_UP = "gave_up"
+    ASKED_AGAIN = "asked_again"
 
 
 State = TypeVar("State", bound=StrEnum)
@@ -133,6 +154,8 @@ JOB: Machine[JobState, JobEvent] = Machine(
         # A newer revision came before that was done: what was done before stays done, and can be adopted.
         (JobState.QUEUED, JobEvent.PROFILE_NOT_WANTED): JobState.DONE,
         (JobState.RUNNING, JobEvent.PROFILE_NOT_WANTED): JobState.DONE,
+        # It failed for an instance that was damaged or gone, and that is whole again.
+        (JobState.FAILED, JobEvent.INPUT_RESTORED): JobState.QUEUED,
         # A person decides on results that are held.
         (JobState.DONE, JobEvent.RELEASED): JobState.DONE,
         (JobState.DONE, JobEvent.DISCARDED): JobState.DONE,
@@ -154,5 +177,22 @@ DELIVERY: Machine[DeliveryState, DeliveryEvent] = Machine(
         # A person asks for it: the destination was repaired, or has lost what it had.
         (DeliveryState.DEAD, DeliveryEvent.RESEND_ASKED): DeliveryState.PENDING,
         (DeliveryState.SENT, DeliveryEvent.RESEND_ASKED): DeliveryState.PENDING,
+    },
+)
+
+COMMITMENT: Machine[CommitmentState, CommitmentEvent] = Machine(
+    "commitment",
+    CommitmentState.PENDING,
+    {
+        (CommitmentState.PENDING, CommitmentEvent.CLAIMED): CommitmentState.REPORTING,
+        (CommitmentState.REPORTING, CommitmentEvent.ACKNOWLEDGED): CommitmentState.REPORTED,
+        (CommitmentState.REPORTING, CommitmentEvent.TRY_AGAIN): CommitmentState.PENDING,
+        (CommitmentState.REPORTING, CommitmentEvent.INTERRUPTED): CommitmentState.PENDING,
+        (CommitmentState.REPORTING, CommitmentEvent.GAVE_UP): CommitmentState.DEAD,
+        # The peer asks for the same transaction once more: it is told once more, and as it is then.
+        (CommitmentState.PENDING, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
+        (CommitmentState.REPORTING, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
+        (CommitmentState.REPORTED, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
+        (CommitmentState.DEAD, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
     },
 )

@@ -17,13 +17,13 @@ sys.path.insert(0, str(ROOT))
 
 from ai.model import ModelSpec  # noqa: E402 - the path comes first
 from gateway.settings.schema import schema_text  # noqa: E402 - the path comes first
-from gateway.states import DELIVERY, JOB, SERIES, Machine  # noqa: E402 - the path comes first
+from gateway.states import COMMITMENT, DELIVERY, JOB, SERIES, Machine  # noqa: E402 - the path comes first
 
 
 def states_markdown() -> str:
     """The state machines as Mermaid diagrams."""
     parts = ["# States\n\nDrawn from `gateway/states.py` by `make docs`; a test keeps this file current.\n"]
-    machines: tuple[Machine[Any, Any], ...] = (SERIES, JOB, DELIVERY)
+    machines: tuple[Machine[Any, Any], ...] = (SERIES, JOB, DELIVERY, COMMITMENT)
     for machine in machines:
         edges = "\n".join(f"    {a} --> {b}: {event}" for (a, event), b in machine.edges.items())
         diagram = f"stateDiagram-v2\n    [*] --> {machine.initial}\n{edges}"

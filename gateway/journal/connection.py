@@ -14,6 +14,12 @@ from gateway.journal.statements import load_statements
 
 Values = Mapping[str, Any]
 
+_CACHED_STATEMENTS = 256  # more than there are: each is compiled once
+_KEPT_WAL_BYTES = 64 << 20  # after a migration the write-ahead log is larger: the rest is given back
+_CACHE_KIB = (
+    32 * 1024
+)  # of the one that writes: the upper pages of every index of a journal of millions of rows
+
 
 class Transaction:
     """Named statements inside one ``BEGIN IMMEDIATE … COMMIT``."""
@@ -44,17 +50,31 @@ class Transaction:
 
 
 class WriteConnection:
-    """The one connection that writes; durable at COMMIT (WAL, ``synchronous=FULL``)."""
+    """The one connection that writes; durable at COMMIT (WAL, ``synchronous=FULL``).
 
-    def __init__(self, path: Path) -> None:
+    Queries outside a transaction have a connection of their own that cannot write: a long one keeps no
+    instance waiting. They see what is committed.
+
+    Parameters
+    ----------
+    durable
+        False: a commit survives the end of the process, not that of the machine. For measurements alone.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self._lock = threading.Lock()
         self._statements = load_statements()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+        )
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute(f"PRAGMA journal_size_limit = {_KEPT_WAL_BYTES}")
         self._connection.execute("PRAGMA foreign_keys = ON")
         migrate(self._connection)
+        self._reading = ReadConnection(path)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -71,11 +91,11 @@ class WriteConnection:
 
     def query(self, statement: str, values: Values | None = None) -> list[sqlite3.Row]:
         """All rows of a named query."""
-        with self._lock:
-            return self._connection.execute(self._statements[statement], values or {}).fetchall()
+        return self._reading.query(statement, values)
 
     def close(self) -> None:
         """Close the connection; waits for a transaction that is under way."""
+        self._reading.close()
         with self._lock:
             self._connection.close()
 
@@ -86,7 +106,10 @@ class ReadConnection:
     def __init__(self, path: Path) -> None:
         self._statements = load_statements()
         self._connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            check_same_thread=False,
+            cached_statements=_CACHED_STATEMENTS,
         )
         self._connection.row_factory = sqlite3.Row
         self._lock = threading.Lock()

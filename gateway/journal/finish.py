@@ -120,6 +120,8 @@ def fail(work: Transaction, job: ClaimedJob, failure: Failure, at: float, report
     work.run("close_job", {**failure_columns(failure), "id": job.id, "at": at, "run": None})
     if report is None or failure.name == SUPERSEDED or job.purpose is not Purpose.RUN:
         return
+    if work.one("failure_report_of", dict(row)) is not None:
+        return  # told before its input was whole again
     told = report.report_to(json.loads(row["destinations"]), json.loads(row["profiles"]))
     if told:
         why = f"results.send_when_failed: {', '.join(told)} will be told that job {job.id} has failed."

@@ -1,4 +1,5 @@
--- Schema 4 to 5: storage commitment, instances that others took the place of, damaged files. Run with foreign keys off.
+-- Schema 4 to 5: storage commitment, instances that others took the place of, damaged files, counting by state.
+-- Run with foreign keys off.
 
 ALTER TABLE series ADD COLUMN committed_at REAL;
 ALTER TABLE series ADD COLUMN committed_count INTEGER;
@@ -39,3 +40,14 @@ INSERT INTO new_event (id, at, subject, subject_id, name, from_state, to_state, 
 DROP TABLE event;
 ALTER TABLE new_event RENAME TO event;
 CREATE INDEX event_by_subject ON event (subject, subject_id);
+
+DROP INDEX series_receiving;
+CREATE INDEX series_by_state ON series (state);
+DROP INDEX job_queued;
+DROP INDEX job_running;
+CREATE INDEX job_by_state ON job (state);
+DROP INDEX delivery_pending;
+DROP INDEX delivery_sending;
+CREATE INDEX delivery_by_state ON delivery (state, destination);
+CREATE INDEX instance_damaged ON instance (id) WHERE quarantined_at IS NOT NULL;
+CREATE INDEX instance_by_path ON instance (substr(path, 9, 10));

@@ -4,14 +4,35 @@
 INSERT INTO event (at, subject, subject_id, name, from_state, to_state, reason, details)
 VALUES (:at, :subject, :subject_id, :name, :from_state, :to_state, :reason, :details);
 
--- name: find_same_instance
-SELECT id FROM instance WHERE sop_instance_uid = :sop_instance_uid AND digest = :digest;
+-- name: insert_next
+INSERT INTO instance (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, study_instance_uid,
+                      series_instance_uid, first_revision, role, path, size_bytes, facts, frames, source, received_at)
+SELECT :sop_instance_uid, :digest, :sop_class_uid, :transfer_syntax_uid, study_instance_uid,
+       series_instance_uid, revision, 'member', :path, :size_bytes, :facts, :frames, :source, :at
+FROM series
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
+  AND state = 'receiving' AND NOT EXISTS (SELECT 1 FROM instance WHERE sop_instance_uid = :sop_instance_uid);
+
+-- name: grow_receiving
+UPDATE series SET instance_count = instance_count + 1, last_instance_at = :at, source = :source
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
+  AND state = 'receiving';
+
+-- name: same_and_member
+-- What is known of a SOP Instance UID: the row with these bytes, and the member.
+SELECT id, digest, role, study_instance_uid, series_instance_uid, quarantined_at,
+       role = 'member' AND last_revision IS NULL AS is_member
+FROM instance
+WHERE sop_instance_uid = :sop_instance_uid AND (digest = :digest OR role = 'member' AND last_revision IS NULL);
 
 -- name: count_copy
 UPDATE instance SET copies = copies + 1 WHERE id = :id;
 
--- name: find_member_with_uid
-SELECT id, digest, series_instance_uid FROM instance WHERE sop_instance_uid = :sop_instance_uid AND role = 'member';
+-- name: end_membership
+UPDATE instance SET last_revision = :last_revision WHERE id = :id;
+
+-- name: begin_membership
+UPDATE instance SET role = 'member', first_revision = :first_revision WHERE id = :id;
 
 -- name: newest_revision
 SELECT id, revision, state FROM series
@@ -23,31 +44,38 @@ INSERT INTO series (study_instance_uid, series_instance_uid, revision, state, so
                     opened_at, last_instance_at)
 VALUES (:study_instance_uid, :series_instance_uid, :revision, 'receiving', :source,
         (SELECT count(*) FROM instance WHERE study_instance_uid = :study_instance_uid
-         AND series_instance_uid = :series_instance_uid AND role = 'member'),
+         AND series_instance_uid = :series_instance_uid AND role = 'member' AND last_revision IS NULL),
         :at, :at);
 
 -- name: grow_series
 UPDATE series SET instance_count = instance_count + 1, last_instance_at = :at, source = :source WHERE id = :id;
 
+-- name: change_series
+-- One instance took the place of another. The time always moves on: a decision that was made meanwhile sees it.
+UPDATE series SET last_instance_at = max(:at, last_instance_at + 0.000001), source = :source WHERE id = :id;
+
 -- name: insert_instance
 INSERT INTO instance (sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, study_instance_uid,
                       series_instance_uid, first_revision, role, path, size_bytes, facts, frames, source, received_at)
 VALUES (:sop_instance_uid, :digest, :sop_class_uid, :transfer_syntax_uid, :study_instance_uid,
-        :series_instance_uid, :first_revision, :role, :path, :size_bytes, :facts, :frames, :source, :received_at);
+        :series_instance_uid, :first_revision, :role, :path, :size_bytes, :facts, :frames, :source, :at);
 
 -- name: receiving_series
-SELECT id, study_instance_uid, series_instance_uid, revision, source, instance_count, opened_at, last_instance_at
+SELECT id, study_instance_uid, series_instance_uid, revision, source, instance_count, opened_at, last_instance_at,
+       committed_at, committed_count
 FROM series WHERE state = 'receiving' ORDER BY id;
 
 -- name: members_of_series
 SELECT instance.sop_instance_uid, instance.digest, instance.sop_class_uid, instance.transfer_syntax_uid,
-       instance.path, instance.size_bytes, instance.facts, instance.frames
+       instance.path, instance.size_bytes, instance.facts, instance.frames,
+       instance.quarantined_at IS NOT NULL AS is_damaged
 FROM instance JOIN series USING (study_instance_uid, series_instance_uid)
 WHERE series.id = :series_id AND instance.role = 'member' AND instance.first_revision <= series.revision
+  AND (instance.last_revision IS NULL OR instance.last_revision >= series.revision)
 ORDER BY instance.id;
 
 -- name: lock_series_count
-SELECT 1 FROM series WHERE id = :id AND instance_count = :instance_count;
+SELECT 1 FROM series WHERE id = :id AND instance_count = :instance_count AND last_instance_at = :last_instance_at;
 
 -- name: record_decision
 UPDATE series SET evidence = :evidence, verdict = :verdict, decision = :decision, decided_at = :at WHERE id = :id;
@@ -306,8 +334,39 @@ UPDATE delivery SET finished_at = :at, failure_name = :failure_name, failure_rea
 -- name: is_own_result_series
 SELECT 1 FROM result WHERE series_instance_uid = :series_instance_uid LIMIT 1;
 
--- name: known_instance_paths
-SELECT path FROM instance;
+-- name: paths_between
+SELECT path, quarantined_at IS NOT NULL AS is_quarantined FROM instance
+WHERE substr(path, 9, 10) >= substr(:first, 9, 10) AND substr(path, 9, 10) < substr(:first, 9, 10) || char(1114111)
+  AND path >= :first AND path < :first || char(1114111) ORDER BY path;
+
+-- name: instances_at_path
+SELECT id, sop_instance_uid, quarantined_at FROM instance
+WHERE substr(path, 9, 10) = substr(:path, 9, 10) AND +path = :path;
+
+-- name: quarantine_instance
+UPDATE instance SET quarantined_at = :at WHERE id = :id AND quarantined_at IS NULL;
+
+-- name: heal_instance
+UPDATE instance SET quarantined_at = NULL WHERE id = :id AND quarantined_at IS NOT NULL;
+
+-- name: jobs_that_lacked_instance
+-- Those of the newest revision of its series, if every member of that is whole.
+SELECT job.id FROM instance
+JOIN series USING (study_instance_uid, series_instance_uid)
+JOIN job ON job.series_id = series.id
+WHERE instance.id = :id AND instance.role = 'member' AND instance.first_revision <= series.revision
+  AND (instance.last_revision IS NULL OR instance.last_revision >= series.revision)
+  AND job.state = 'failed' AND job.purpose = 'run' AND job.failure_name IN (:damaged, :missing)
+  AND NOT EXISTS (
+    SELECT 1 FROM series AS newer WHERE newer.study_instance_uid = series.study_instance_uid
+      AND newer.series_instance_uid = series.series_instance_uid AND newer.revision > series.revision)
+  AND NOT EXISTS (
+    SELECT 1 FROM instance AS other WHERE other.study_instance_uid = series.study_instance_uid
+      AND other.series_instance_uid = series.series_instance_uid AND other.role = 'member'
+      AND other.first_revision <= series.revision
+      AND (other.last_revision IS NULL OR other.last_revision >= series.revision)
+      AND other.quarantined_at IS NOT NULL)
+ORDER BY job.id;
 
 -- name: known_result_paths
 SELECT path FROM result;
@@ -322,7 +381,16 @@ SELECT state, count(*) AS n FROM job GROUP BY state;
 SELECT state, count(*) AS n FROM delivery GROUP BY state;
 
 -- name: instance_count
-SELECT count(*) AS n FROM instance;
+-- No row of this table is ever deleted.
+SELECT coalesce(max(id), 0) AS n FROM instance;
+
+-- name: damaged_count
+-- Where others took its place, it is not needed.
+SELECT count(*) AS n FROM instance WHERE quarantined_at IS NOT NULL AND last_revision IS NULL;
+
+-- name: received_by_source
+SELECT source, sum(instance_count) AS instances, max(last_instance_at) AS last_instance_at
+FROM series GROUP BY source ORDER BY source;
 
 -- name: list_series
 SELECT id, study_instance_uid, series_instance_uid, revision, state, source, instance_count, opened_at,
@@ -330,12 +398,28 @@ SELECT id, study_instance_uid, series_instance_uid, revision, state, source, ins
 FROM series ORDER BY opened_at, id;
 
 -- name: first_facts_of_series
-SELECT facts FROM instance WHERE study_instance_uid = :study_instance_uid
-AND series_instance_uid = :series_instance_uid ORDER BY id LIMIT 1;
+-- Of a member, where there is one.
+SELECT facts FROM (SELECT facts FROM instance WHERE study_instance_uid = :study_instance_uid
+  AND series_instance_uid = :series_instance_uid AND role = 'member' AND last_revision IS NULL
+  ORDER BY first_revision, id LIMIT 1)
+UNION ALL
+SELECT facts FROM (SELECT facts FROM instance WHERE study_instance_uid = :study_instance_uid
+  AND series_instance_uid = :series_instance_uid ORDER BY first_revision, id LIMIT 1)
+LIMIT 1;
 
--- name: conflicts_of_series
-SELECT sop_instance_uid, digest, received_at FROM instance WHERE study_instance_uid = :study_instance_uid
-AND series_instance_uid = :series_instance_uid AND role = 'conflict' ORDER BY id;
+-- name: conflicts_of_revision
+-- Bytes that were kept and are not used in this revision, or not any more.
+SELECT sop_instance_uid, digest, received_at, copies, role, last_revision FROM instance
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
+  AND first_revision <= :revision AND (role = 'conflict' OR last_revision < :revision) ORDER BY id;
+
+-- name: copies_of_series
+SELECT count(*) AS instances, coalesce(sum(copies - 1), 0) AS times FROM instance
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid AND copies > 1;
+
+-- name: damaged_in_series
+SELECT id, sop_instance_uid, quarantined_at FROM instance WHERE study_instance_uid = :study_instance_uid
+AND series_instance_uid = :series_instance_uid AND quarantined_at IS NOT NULL ORDER BY id;
 
 -- name: jobs_of_series
 SELECT job.id, purpose, part, input_digest, model, job.card, destinations, state, priority, attempts, interruptions,
@@ -358,5 +442,80 @@ SELECT at, subject, subject_id, name, from_state, to_state, reason, details FROM
 WHERE subject = :subject AND subject_id = :subject_id ORDER BY id;
 
 -- name: refusals
+-- The plus sign keeps the index on the subjects in use: other events are far more.
 SELECT at, subject, subject_id, name, from_state, to_state, reason, details FROM event
-WHERE subject_id IS NULL ORDER BY id DESC LIMIT :limit;
+WHERE subject IN (SELECT value FROM json_each(:subjects)) AND subject_id IS NULL ORDER BY +id DESC LIMIT :limit;
+
+-- name: forget_events
+-- Of those without a row, all but the newest.
+DELETE FROM event WHERE subject = :subject AND subject_id IS NULL AND id <= (
+  SELECT id FROM event WHERE subject = :subject AND subject_id IS NULL ORDER BY id DESC LIMIT 1 OFFSET :kept);
+
+-- Storage commitment.
+
+-- name: instances_with_uids
+SELECT sop_instance_uid, sop_class_uid, study_instance_uid, series_instance_uid, path, size_bytes,
+       quarantined_at IS NOT NULL AS is_quarantined, role = 'member' AND last_revision IS NULL AS is_member
+FROM instance WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids)) ORDER BY id;
+
+-- name: refused_duplicates
+SELECT json_extract(event.details, '$.sop_instance_uid') AS sop_instance_uid
+FROM series JOIN event ON event.subject = 'series' AND event.subject_id = series.id
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
+  AND name = 'DUPLICATE_SOP_INSTANCE_REFUSED' AND json_extract(event.details, '$.source') = :source;
+
+-- name: commitment_of_transaction
+SELECT id, state, instances FROM commitment WHERE source = :source AND transaction_uid = :transaction_uid;
+
+-- name: open_commitments_of
+SELECT count(*) AS n FROM commitment WHERE state IN ('pending', 'reporting') AND source = :source;
+
+-- name: insert_commitment
+INSERT INTO commitment (source, ae_title, transaction_uid, instances, state, next_attempt_at, created_at)
+VALUES (:source, :ae_title, :transaction_uid, :instances, 'pending', :first, :at);
+
+-- name: reopen_commitment
+UPDATE commitment SET attempts = 0, next_attempt_at = :first, created_at = :at, finished_at = NULL, outcome = NULL,
+                      failure_name = NULL, failure_reason = NULL WHERE id = :id;
+
+-- name: newest_revision_size
+SELECT id, instance_count FROM series
+WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
+ORDER BY revision DESC LIMIT 1;
+
+-- name: mark_series_committed
+UPDATE series SET committed_at = :at, committed_count = :count
+WHERE id = :id AND state = 'receiving' AND instance_count = :count;
+
+-- name: waiting_commitments
+SELECT id, source, next_attempt_at FROM commitment
+WHERE state = 'pending' AND (next_attempt_at <= :at OR next_attempt_at > :at + :longest_wait_s
+  OR source IN (SELECT value FROM json_each(:sources))) ORDER BY id;
+
+-- name: count_report
+UPDATE commitment SET attempts = attempts + 1 WHERE id = :id;
+
+-- name: commitment_to_report
+SELECT * FROM commitment WHERE id = :id;
+
+-- name: close_commitment
+UPDATE commitment SET finished_at = :at, outcome = :outcome, failure_name = :failure_name,
+                      failure_reason = :failure_reason WHERE id = :id;
+
+-- name: postpone_commitment
+UPDATE commitment SET next_attempt_at = :next_attempt_at, failure_name = :failure_name,
+                      failure_reason = :failure_reason WHERE id = :id;
+
+-- name: reporting_commitments
+SELECT id FROM commitment WHERE state = 'reporting';
+
+-- name: hasten_commitments
+UPDATE commitment SET next_attempt_at = :at WHERE state = 'pending';
+
+-- name: commitment_counts
+SELECT state, count(*) AS n FROM commitment GROUP BY state;
+
+-- name: list_commitments
+SELECT id, source, ae_title, transaction_uid, json_array_length(instances) AS asked, state, attempts, next_attempt_at,
+       created_at, finished_at, outcome, failure_name, failure_reason
+FROM commitment ORDER BY id DESC LIMIT :limit;

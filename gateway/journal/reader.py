@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.journal.commitment import outcome_sentence
 from gateway.journal.connection import ReadConnection
 from gateway.journal.records import Json
 
@@ -39,7 +41,7 @@ class JournalReader:
         return records
 
     def series_details(self, record: Json) -> Json:
-        """One series revision with its conflicts, jobs, results, deliveries and events."""
+        """One series revision with its conflicts, copies, jobs, results, deliveries and events."""
         jobs = [_plain(row) for row in self._connection.query("jobs_of_series", {"series_id": record["id"]})]
         for job in jobs:
             job["events"] = self._events("job", job["id"])
@@ -51,17 +53,40 @@ class JournalReader:
                 result["deliveries"] = [
                     {**_plain(r), "events": self._events("delivery", r["id"])} for r in rows
                 ]
-        conflicts = [_plain(row) for row in self._connection.query("conflicts_of_series", _uids(record))]
         return {
             **record,
-            "conflicts": conflicts,
+            **self._instances(record),
             "jobs": jobs,
             "events": self._events("series", record["id"]),
         }
 
-    def refusals(self, limit: int = 50) -> list[Json]:
-        """The newest refused associations and instances, newest first."""
-        return [_plain(row) for row in self._connection.query("refusals", {"limit": limit})]
+    def _instances(self, record: Json) -> Json:
+        """What is to be said of single instances: other bytes under their UIDs, copies, damaged files."""
+        uids = _uids(record)
+        revision = {**uids, "revision": record["revision"]}
+        conflicts = [_plain(row) for row in self._connection.query("conflicts_of_revision", revision)]
+        damaged = [_plain(row) for row in self._connection.query("damaged_in_series", uids)]
+        for each in damaged:
+            each["reason"] = self._events("instance", each.pop("id"))[-1]["reason"]
+        copies = _plain(self._connection.query("copies_of_series", uids)[0])
+        return {"conflicts": conflicts, "copies": copies, "damaged": damaged}
+
+    def refusals(
+        self, limit: int = 50, subjects: Sequence[str] = ("association", "instance", "commitment")
+    ) -> list[Json]:
+        """The newest refused associations, instances and requests for storage commitment, newest first."""
+        values = {"limit": limit, "subjects": json.dumps(list(subjects))}
+        return [_plain(row) for row in self._connection.query("refusals", values)]
+
+    def commitments(self, limit: int = 50) -> list[Json]:
+        """The newest requests for storage commitment, newest first, with what was reported."""
+        records = [_plain(row) for row in self._connection.query("list_commitments", {"limit": limit})]
+        for record in records:
+            outcome = json.loads(record.pop("outcome") or "null")
+            record["committed"] = outcome["committed"] if outcome else None
+            record["failed"] = outcome["failed"] if outcome else []
+            record["told"] = outcome_sentence(outcome["committed"], outcome["failed"]) if outcome else ""
+        return records
 
     def has_job(self, job_id: int) -> bool:
         """Whether there is a job with this number."""

@@ -65,6 +65,14 @@ class NewInstance:
 
 
 @dataclass(frozen=True)
+class StoredPath:
+    """A file that a row points to, below the spool."""
+
+    path: str
+    is_quarantined: bool
+
+
+@dataclass(frozen=True)
 class ReceivingSeries:
     """A series revision that may still grow."""
 
@@ -76,6 +84,8 @@ class ReceivingSeries:
     instance_count: int
     opened_at: float
     last_instance_at: float
+    committed_at: float | None = None
+    committed_count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,8 @@ class Member:
         The facts of each frame of a multi-frame image.
     has_all_facts
         False for one that schema 1 of the journal entered, which kept fewer facts.
+    is_damaged
+        Its file was found damaged or gone, and has not come again.
     """
 
     sop_instance_uid: str
@@ -99,6 +111,7 @@ class Member:
     facts: Facts
     frames: tuple[Facts, ...] = ()
     has_all_facts: bool = True
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)

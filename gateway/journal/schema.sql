@@ -21,9 +21,9 @@ CREATE TABLE series (                    -- one revision of one series
 );
 CREATE UNIQUE INDEX series_one_receiving ON series (study_instance_uid, series_instance_uid)
   WHERE state = 'receiving';
-CREATE INDEX series_receiving ON series (state) WHERE state = 'receiving';
+CREATE INDEX series_by_state ON series (state);
 
-CREATE TABLE instance (                  -- one stored file
+CREATE TABLE instance (                  -- one stored file; no row is ever deleted
   id                  INTEGER PRIMARY KEY,
   sop_instance_uid    TEXT NOT NULL,
   digest              TEXT NOT NULL,     -- SHA-256 of the data set as received
@@ -32,7 +32,8 @@ CREATE TABLE instance (                  -- one stored file
   study_instance_uid  TEXT NOT NULL,
   series_instance_uid TEXT NOT NULL,
   first_revision      INTEGER NOT NULL,  -- member of this revision of its series and all later ones
-  last_revision       INTEGER,           -- of the last one, where other bytes took its place; else NULL
+  last_revision       INTEGER,           -- member up to this one, where other bytes took its place; else NULL.
+                                         -- Smaller than the first: they did before any was decided
   role                TEXT NOT NULL CHECK (role IN ('member', 'conflict')),  -- conflict: same UID, other bytes
   path                TEXT NOT NULL,     -- below the spool
   size_bytes          INTEGER NOT NULL,
@@ -46,6 +47,8 @@ CREATE TABLE instance (                  -- one stored file
   UNIQUE (sop_instance_uid, digest)
 );
 CREATE INDEX instance_by_series ON instance (study_instance_uid, series_instance_uid, first_revision);
+CREATE INDEX instance_damaged ON instance (id) WHERE quarantined_at IS NOT NULL;
+CREATE INDEX instance_by_path ON instance (substr(path, 9, 10));  -- short: it has no order, and is in every commit
 
 CREATE TABLE job (                       -- one model run on one part of a series revision, or the report that it failed
   id               INTEGER PRIMARY KEY,
@@ -74,8 +77,7 @@ CREATE TABLE job (                       -- one model run on one part of a serie
   released_at      REAL,                 -- when a person did
   UNIQUE (series_id, model, part, purpose)
 );
-CREATE INDEX job_queued ON job (not_before, id) WHERE state = 'queued';
-CREATE INDEX job_running ON job (state) WHERE state = 'running';
+CREATE INDEX job_by_state ON job (state);
 
 CREATE TABLE hold (                      -- a model that does not run at present: its jobs wait
   card   TEXT PRIMARY KEY,
@@ -115,8 +117,7 @@ CREATE TABLE delivery (                  -- the outbox: one result for one desti
   failure_reason  TEXT,
   UNIQUE (result_id, destination)
 );
-CREATE INDEX delivery_pending ON delivery (destination, next_attempt_at, id) WHERE state = 'pending';
-CREATE INDEX delivery_sending ON delivery (state) WHERE state = 'sending';
+CREATE INDEX delivery_by_state ON delivery (state, destination);
 
 CREATE TABLE commitment (                -- a request for storage commitment, and what it was told
   id              INTEGER PRIMARY KEY,

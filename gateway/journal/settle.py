@@ -33,11 +33,15 @@ def settle(
 ) -> tuple[int, ...]:
     """Complete a series and give it its jobs; returns their ids, in the order of the decision.
 
-    Raises LostRace if an instance arrived since ``series`` was read.
+    Raises LostRace if an instance arrived since ``series`` was read, or took the place of one.
     """
-    counted = {"id": series.id, "instance_count": series.instance_count}
-    if work.one("lock_series_count", counted) is None:
-        raise LostRace("LOST_RACE", f"series {series.id} grew while it was being decided.")
+    seen = {
+        "id": series.id,
+        "instance_count": series.instance_count,
+        "last_instance_at": series.last_instance_at,
+    }
+    if work.one("lock_series_count", seen) is None:
+        raise LostRace("LOST_RACE", f"series {series.id} changed while it was being decided.")
     settled = (SeriesState.RECEIVING, SeriesEvent.SETTLED)
     take_edge(work, SERIES, series.id, settled, str(decision.evidence.get("reason", "")), at)
     records = {

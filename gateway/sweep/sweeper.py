@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ from gateway.journal.records import ReceivingSeries
 from gateway.sweep.decide import SweepRules, consider, without_routing
 from gateway.sweep.facts import with_all_facts
 
+_Seen = tuple[int, float]
+
 _SHORTEST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 60.0
 _AFTER_ERROR_S = 5.0
+_LOOK_S = 0.2
 
 
 class Sweeper:
     """Decides the series that are complete. One per gateway; the caller owns the loop::
 
-        while not stop.wait(sweeper.wait_s()):
+        while not sweeper.wait(stopping):
             sweeper.sweep_once()
 
     Parameters
@@ -52,17 +56,33 @@ class Sweeper:
         self._rules = rules
         self._clock = clock
         self._log = log
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._seen: dict[int, tuple[_Seen, float]] = {}
         self._wait_s = _SHORTEST_WAIT_S
+        self._woken = threading.Event()
         self._started_s = clock.monotonic_s()
 
     def wait_s(self) -> float:
         """Seconds until the next sweep is due.
 
-        A series that arrives meanwhile cannot be complete before ``quiet_for``, so no wake-up call
-        is needed.
+        A series that arrives meanwhile cannot be complete before ``quiet_for``, unless its source says
+        so: see :meth:`wake`.
         """
         return self._wait_s
+
+    def wake(self) -> None:
+        """Let the next sweep be due: a series may be complete that was not quiet."""
+        self._woken.set()
+
+    def wait(self, stopping: threading.Event) -> bool:
+        """Wait until the next sweep is due; True if we are to stop."""
+        until_s = self._clock.monotonic_s() + self._wait_s
+        while not stopping.is_set() and not self._woken.is_set():
+            left_s = until_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                break
+            stopping.wait(min(left_s, _LOOK_S))
+        self._woken.clear()
+        return stopping.is_set()
 
     def sweep_once(self) -> int:
         """Look at every receiving series once; returns how many were decided.
@@ -96,7 +116,7 @@ class Sweeper:
         return decided
 
     def _decide(self, series: ReceivingSeries, evidence: Mapping[str, Any]) -> bool:
-        """Decide one complete series; False if an instance arrived at the last moment."""
+        """Decide one complete series; False if it changed at the last moment."""
         is_ours = self._journal.is_own_result_series(series.series_instance_uid)
         members = with_all_facts(self._journal.members(series.id), self._spool_root)
         try:
@@ -123,12 +143,11 @@ class Sweeper:
         )
         return True
 
-    def _first_seen(self, series: ReceivingSeries) -> tuple[int, float]:
-        """The instance count, and the monotonic time at which we first saw it."""
-        count, at_s = self._seen.get(series.id, (-1, 0.0))
-        if count == series.instance_count:
-            return count, at_s
-        return series.instance_count, self._clock.monotonic_s()
+    def _first_seen(self, series: ReceivingSeries) -> tuple[_Seen, float]:
+        """What tells two contents of a series apart, and the monotonic time at which we first saw it."""
+        now = (series.instance_count, series.last_instance_at)
+        known, at_s = self._seen.get(series.id, (now, self._clock.monotonic_s()))
+        return (now, at_s) if known == now else (now, self._clock.monotonic_s())
 
     def _now_s(self, series: ReceivingSeries) -> float:
         """Now; if the wall clock was set back before the newest instance, counted on from there."""

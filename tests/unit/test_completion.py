@@ -15,6 +15,8 @@ class Arrived:
     instance_count: int = 312
     opened_at: float = 1000.0
     last_instance_at: float = 1100.0
+    committed_at: float | None = None
+    committed_count: int | None = None
 
 
 def test_a_series_that_was_quiet_long_enough_is_complete_and_the_evidence_has_the_numbers() -> None:
@@ -86,3 +88,12 @@ def test_a_sender_that_is_back_after_a_restart_gets_its_whole_time_again_and_no_
     outcome = decide(Arrived(), 1, 5900.0, RULES, 5000.0)
     assert isinstance(outcome, Complete)
     assert outcome.evidence["incomplete"] is True
+
+
+def test_a_source_that_asks_for_commitment_may_still_be_about_to_send_the_next_instance() -> None:
+    asked = Arrived(instance_count=1, committed_at=1101.0, committed_count=1)
+    waiting = decide(asked, 1, 1101.5, RULES)
+    assert isinstance(waiting, Wait)
+    assert waiting.until_s == 1103.0
+    assert isinstance(decide(asked, 1, waiting.until_s, RULES), Complete)
+    assert isinstance(decide(asked, 1, 1000.0, RULES), Complete)  # the clock was set back

@@ -26,7 +26,7 @@ from gateway.journal.records import (
     Wanted,
 )
 from gateway.journal.statements import read_sql
-from gateway.states import DELIVERY, JOB, SERIES, JobEvent
+from gateway.states import COMMITMENT, DELIVERY, JOB, SERIES, JobEvent
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def result(kind: str, job: int = 0) -> NewResult:
 def test_the_schema_allows_exactly_the_states_of_the_tables() -> None:
     checks = re.findall(r"state\s+TEXT NOT NULL CHECK \(state IN \(([^)]*)\)\)", read_sql("schema.sql"))
     found = [set(re.findall(r"'(\w+)'", text)) for text in checks]
-    expected = [{str(s) for s in type(machine.initial)} for machine in (SERIES, JOB, DELIVERY)]
+    expected = [{str(s) for s in type(machine.initial)} for machine in (SERIES, JOB, DELIVERY, COMMITMENT)]
     assert found == expected
 
 
@@ -102,7 +102,8 @@ def test_other_bytes_under_the_same_uid_are_kept_but_the_first_is_used(journal: 
     assert journal.record_instance(instance(1, "other"), 2.0) is Receipt.CONFLICT
     (series,) = journal.receiving_series()
     assert [m.digest for m in journal.members(series.id)] == ["digest-1.2.3-1"]
-    assert journal.known_paths()[0] == {"objects/digest-1.2.3-1.dcm", "objects/other.dcm"}
+    paths = [each.path for each in journal.paths_with_prefix("objects/")]
+    assert paths == ["objects/digest-1.2.3-1.dcm", "objects/other.dcm"]
 
 
 def test_a_late_instance_opens_a_revision_that_holds_all_instances(journal: Journal) -> None:
@@ -466,7 +467,7 @@ def test_a_held_model_is_told_with_its_waiting_jobs_and_forgotten_at_a_restart(
     assert (job["hold_name"], job["hold_reason"], job["priority"]) == (*vars(off).values(), "normal")
     journal.hold_cards({}, 42.0)
     reader = JournalReader(path)
-    told = [event["name"] for event in reader.refusals()]
+    told = [event["name"] for event in reader.refusals(subjects=("gateway",))]
     reader.close()
     assert told == ["MODEL_RUNS_AGAIN", "MODEL_SWITCHED_OFF"]
     journal.hold_cards({"ct-tissue": off}, 43.0)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from ai.profile import DEFAULT_PROFILE
+from gateway.header import InstanceHeader
 from gateway.journal import Journal, JournalReader, migrate
 from gateway.journal.decide import Person
 from gateway.journal.profiles import Profiles
-from gateway.journal.records import NewJob, NewResult, SeriesDecision
+from gateway.journal.records import Duplicates, NewInstance, NewJob, NewResult, Receipt, SeriesDecision
 from gateway.journal.statements import read_sql
 
 SCHEMA_1 = (Path(__file__).parents[1] / "data" / "journal_schema_1.sql").read_text(encoding="utf-8")
@@ -159,6 +164,24 @@ def test_every_older_schema_becomes_that_of_today(
     Journal(path).close()
     Journal(tmp_path / "new.db").close()
     assert schema(path) == schema(tmp_path / "new.db")
+
+
+def test_members_of_before_belong_to_every_later_revision_and_can_be_replaced(path: Path) -> None:
+    journal = Journal(path)
+    try:
+        header = InstanceHeader("1.2.3", "1.2.3.1", STUDY, SERIES, {})
+        other = NewInstance(header, "1.2.840.10008.1.2.1", "d2", "objects/d2.dcm", 10, "scanner")
+        assert journal.record_instance(other, 60.0, Duplicates.NEW_REVISION) is Receipt.REPLACED
+        (series,) = journal.receiving_series()
+        assert [m.digest for m in journal.members(1)] == ["d1"]
+        assert (series.revision, [m.digest for m in journal.members(series.id)]) == (2, ["d2"])
+        assert journal.counts()["instance"]["stored"] == 2
+        assert [each.path for each in journal.paths_with_prefix("objects/d")] == [
+            "objects/d1.dcm",
+            "objects/d2.dcm",
+        ]
+    finally:
+        journal.close()
 
 
 def test_results_of_before_profiles_have_the_default_one_and_the_number_1(path: Path) -> None:
@@ -312,3 +335,57 @@ def test_after_the_migration_every_state_of_schema_3_goes_on(in_all_states: Path
         assert claimed == [(11, frozenset(), 9010), (12, frozenset(), 9020), (13, frozenset(), 9030)]
     finally:
         journal.close()
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+from gateway.journal.migrate import migrate
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+calls = iter(range(int(sys.argv[2])))
+def look():
+    if next(calls, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+connection.set_progress_handler(look, 1)
+migrate(connection)
+"""
+
+
+def steps(path: Path) -> int:
+    """How often SQLite looks up while it migrates a journal."""
+    calls = 0
+
+    def look() -> int:
+        nonlocal calls
+        calls += 1
+        return 0
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.set_progress_handler(look, 1)
+        migrate.migrate(connection)
+    return calls
+
+
+@pytest.mark.crash
+def test_killed_in_the_middle_of_a_migration_the_journal_is_at_one_step_and_goes_on(
+    path: Path, tmp_path: Path
+) -> None:
+    """Wherever it is killed, in any of the steps, the next start finishes what this one began."""
+    before = path.read_bytes()
+    (tmp_path / "counted.db").write_bytes(before)
+    count = steps(tmp_path / "counted.db")
+    versions = set()
+    for part in range(1, 8):
+        copy = tmp_path / f"{part}.db"
+        copy.write_bytes(before)
+        command = [sys.executable, "-c", KILLED, str(copy), str(count * part // 8)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        with closing(sqlite3.connect(copy)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            versions.add(connection.execute("PRAGMA user_version").fetchone()[0])
+        Journal(copy).close()
+        with closing(sqlite3.connect(copy)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == migrate.SCHEMA_VERSION
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+            for table in ("series", "instance", "result", "delivery"):
+                assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)  # noqa: S608
+    assert len(versions) > 2

@@ -1,0 +1,304 @@
+"""The journal's side of storage commitment: who asked for what, and what was told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from sqlite3 import Row
+from typing import Any
+
+from gateway.errors import RefusedByState
+from gateway.journal.connection import Transaction
+from gateway.journal.edges import as_json, failure_columns, take_edge, write_event
+from gateway.journal.records import Failure
+from gateway.journal.room import Room
+from gateway.states import COMMITMENT, CommitmentEvent, CommitmentState
+
+_AT_ONCE = 500  # UIDs of one query: whoever stores meanwhile waits for no more than that
+
+Reference = tuple[str, str]
+"""SOP Class UID and SOP Instance UID."""
+
+SeriesKey = tuple[str, str]
+"""Study and Series Instance UID."""
+
+
+@dataclass(frozen=True)
+class KeptInstance:
+    """A row of an instance, as a commitment needs it. ``is_member``: its bytes are those of its series."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    path: str
+    size_bytes: int
+    is_quarantined: bool
+    is_member: bool
+
+    @property
+    def series(self) -> SeriesKey:
+        """The series that it belongs to."""
+        return self.study_instance_uid, self.series_instance_uid
+
+
+@dataclass(frozen=True)
+class NewCommitment:
+    """A request. ``ae_title`` is the one that the source asked under."""
+
+    source: str
+    ae_title: str
+    transaction_uid: str
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is true of the instances of a request now.
+
+    Attributes
+    ----------
+    committed
+        Those that are here and intact.
+    failed
+        The others, each with its Failure Reason (PS3.3 C.14.1.1).
+    members
+        Series → how many of its members were asked for.
+    committed_members
+        The same of those that are committed.
+    """
+
+    committed: tuple[Reference, ...]
+    failed: tuple[tuple[str, str, int], ...] = ()
+    members: Mapping[SeriesKey, int] = field(default_factory=dict)
+    committed_members: Mapping[SeriesKey, int] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """For a person: how many are committed, and why the others are not."""
+        return outcome_sentence(len(self.committed), self.failed)
+
+
+def outcome_sentence(committed: int, failed: Sequence[Sequence[Any]]) -> str:
+    """See :attr:`Outcome.sentence`; each of ``failed`` has its Failure Reason at the end."""
+    text = f"{committed} of {committed + len(failed)} instances committed"
+    reasons = Counter(each[-1] for each in failed)
+    told = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in sorted(reasons.items()))
+    return f"{text}; {told}" if told else text
+
+
+_REASONS = {
+    0x0110: "damaged, gone or refused in this version here (0110)",
+    0x0112: "never arrived (0112)",
+    0x0119: "of another SOP class (0119)",
+}
+
+
+@dataclass(frozen=True)
+class WaitingCommitment:
+    """A report that is due, or could be told on an association that is open now."""
+
+    id: int
+    source: str
+    next_attempt_at: float
+
+
+@dataclass(frozen=True)
+class ClaimedCommitment:
+    """A report that is being made."""
+
+    id: int
+    source: str
+    ae_title: str
+    transaction_uid: str
+    attempts: int
+    created_at: float
+    references: tuple[Reference, ...]
+
+
+class CommitmentRoom(Room):
+    """Requests for storage commitment."""
+
+    def kept_instances(self, uids: Sequence[str]) -> Iterator[KeptInstance]:
+        """Every row of some SOP Instance UIDs; one UID may have several, with other bytes."""
+        for start in range(0, len(uids), _AT_ONCE):
+            some = {"uids": json.dumps(uids[start : start + _AT_ONCE])}
+            for row in self._connection.query("instances_with_uids", some):
+                flags = {name: bool(row[name]) for name in ("is_quarantined", "is_member")}
+                yield KeptInstance(**{**dict(row), **flags})
+
+    def refused_duplicates(self, series: Iterable[SeriesKey], source: str) -> set[str]:
+        """SOP Instance UIDs of which ``source`` sent other bytes that were refused."""
+        keys = (_series_values(each) for each in series)
+        rows = (self._connection.query("refused_duplicates", {**key, "source": source}) for key in keys)
+        return {row["sop_instance_uid"] for row in itertools.chain.from_iterable(rows)}
+
+    def commitment_references(self, commitment_id: int) -> tuple[Reference, ...]:
+        """What a request asks for."""
+        (row,) = self._connection.query("commitment_to_report", {"id": commitment_id})
+        return _references(row)
+
+    def ask_commitment(
+        self, request: NewCommitment, outcome: Outcome, first_report_at: float, at: float, most_open: int
+    ) -> int:
+        """Enter a request; when this returns, it survives a power cut and may be answered. Returns its row.
+
+        The same transaction with the same instances is told once more. A request that names every member of
+        a series that is being received, and nothing that is missing here, is evidence that the series is
+        complete: written down with it.
+
+        Raises
+        ------
+        RefusedByState
+            TRANSACTION_UID_IN_USE, for other instances; TOO_MANY_OPEN_REQUESTS, when ``most_open`` of this
+            source wait for their report.
+        """
+        with self._connection.transaction() as work:
+            known = work.one("commitment_of_transaction", vars(request))
+            if known is not None:
+                commitment_id = _ask_again(work, known, request, first_report_at, at)
+            else:
+                commitment_id = _enter(work, request, first_report_at, at, most_open)
+            _tell_series(work, commitment_id, request, outcome, at)
+        return commitment_id
+
+    def waiting_commitments(
+        self, at: float, longest_wait_s: float = math.inf, sources: Sequence[str] = ()
+    ) -> list[WaitingCommitment]:
+        """Reports that are due, and all others of some sources; the oldest first.
+
+        One that would wait for more than ``longest_wait_s`` is due: the clock was set back.
+        """
+        values = {"at": at, "longest_wait_s": longest_wait_s, "sources": json.dumps(list(sources))}
+        return [
+            WaitingCommitment(**dict(row)) for row in self._connection.query("waiting_commitments", values)
+        ]
+
+    def claim_commitment(self, commitment_id: int, at: float) -> ClaimedCommitment:
+        """Take a pending one; raises LostRace if it is not pending any more."""
+        with self._connection.transaction() as work:
+            work.run("count_report", {"id": commitment_id})
+            row = work.one("commitment_to_report", {"id": commitment_id})
+            assert row is not None  # noqa: S101 - no row of this table is ever deleted
+            edge = (CommitmentState.PENDING, CommitmentEvent.CLAIMED)
+            take_edge(work, COMMITMENT, commitment_id, edge, f"Attempt {row['attempts']}.", at)
+        names = ("id", "source", "ae_title", "transaction_uid", "attempts", "created_at")
+        return ClaimedCommitment(**{name: row[name] for name in names}, references=_references(row))
+
+    def commitment_reported(
+        self, claimed: ClaimedCommitment, outcome: Outcome, where: str, at: float
+    ) -> None:
+        """The peer has acknowledged the report. Raises LostRace if it has asked once more meanwhile."""
+        reason = f"{outcome.sentence}; {claimed.source} acknowledged the report {where}."
+        record = as_json({"committed": len(outcome.committed), "failed": outcome.failed})
+        with self._connection.transaction() as work:
+            edge = (CommitmentState.REPORTING, CommitmentEvent.ACKNOWLEDGED)
+            take_edge(work, COMMITMENT, claimed.id, edge, reason, at)
+            values = {**failure_columns(None), "id": claimed.id, "at": at, "outcome": record}
+            work.run("close_commitment", values)
+            for series, asked in outcome.members.items():
+                of_series = outcome.committed_members.get(series, 0)
+                text = f"Storage commitment of {of_series} of {asked} instances reported to {claimed.source}."
+                _series_event(work, series, "COMMITMENT_REPORTED", text, at, {"commitment": claimed.id})
+
+    def commitment_postponed(
+        self, claimed: ClaimedCommitment, failure: Failure, next_attempt_at: float, at: float
+    ) -> None:
+        """Not reported this time; due again at ``next_attempt_at``."""
+        with self._connection.transaction() as work:
+            edge = (CommitmentState.REPORTING, CommitmentEvent.TRY_AGAIN)
+            take_edge(work, COMMITMENT, claimed.id, edge, f"{failure.name}: {failure.reason}", at)
+            values = {**failure_columns(failure), "id": claimed.id, "next_attempt_at": next_attempt_at}
+            work.run("postpone_commitment", values)
+
+    def commitment_dead(
+        self, claimed: ClaimedCommitment, outcome: Outcome, failure: Failure, at: float
+    ) -> None:
+        """Given up: the peer was never told."""
+        reason = f"{failure.name}: {failure.reason}"
+        with self._connection.transaction() as work:
+            edge = (CommitmentState.REPORTING, CommitmentEvent.GAVE_UP)
+            take_edge(work, COMMITMENT, claimed.id, edge, reason, at)
+            values = {**failure_columns(failure), "id": claimed.id, "at": at, "outcome": None}
+            work.run("close_commitment", values)
+            text = f"The report of storage commitment was given up: {reason}"
+            for series in outcome.members:
+                _series_event(work, series, "COMMITMENT_NOT_REPORTED", text, at, {"commitment": claimed.id})
+
+
+def recover_commitments(work: Transaction, at: float) -> int:
+    """After a restart: reports under way are pending again, and all that wait are due; how many wait."""
+    edge = (CommitmentState.REPORTING, CommitmentEvent.INTERRUPTED)
+    for row in work.run("reporting_commitments", {}).fetchall():
+        take_edge(work, COMMITMENT, row["id"], edge, "The gateway was restarted.", at)
+    return work.run("hasten_commitments", {"at": at}).rowcount
+
+
+def _enter(
+    work: Transaction, request: NewCommitment, first_report_at: float, at: float, most_open: int
+) -> int:
+    waiting = work.one("open_commitments_of", {"source": request.source})
+    if waiting is not None and waiting["n"] >= most_open:
+        raise RefusedByState(
+            "TOO_MANY_OPEN_REQUESTS",
+            f"{waiting['n']} requests of {request.source} wait for their report: see why with "
+            "`aigw study commitments`.",
+        )
+    row = {**vars(request), "instances": as_json(request.references), "first": first_report_at, "at": at}
+    commitment_id = work.insert("insert_commitment", row)
+    reason = f"{request.source} asks for {len(request.references)} instances ({request.transaction_uid})."
+    states = (None, CommitmentState.PENDING)
+    write_event(work, "commitment", commitment_id, "asked", reason, at, states=states)
+    return commitment_id
+
+
+def _ask_again(
+    work: Transaction, known: Row, request: NewCommitment, first_report_at: float, at: float
+) -> int:
+    commitment_id, state = int(known["id"]), CommitmentState(known["state"])
+    if sorted(json.loads(known["instances"])) != sorted(map(list, request.references)):
+        raise RefusedByState(
+            "TRANSACTION_UID_IN_USE",
+            f"{request.source} has used transaction {request.transaction_uid} for other instances: every "
+            "request needs a Transaction UID of its own.",
+        )
+    reason = f"{request.source} asks for the same once more."
+    take_edge(work, COMMITMENT, commitment_id, (state, CommitmentEvent.ASKED_AGAIN), reason, at)
+    work.run("reopen_commitment", {"id": commitment_id, "first": first_report_at, "at": at})
+    return commitment_id
+
+
+def _tell_series(
+    work: Transaction, commitment_id: int, request: NewCommitment, outcome: Outcome, at: float
+) -> None:
+    """Write the request down with each series; where it is evidence of completeness, mark the series."""
+    for series, asked in outcome.members.items():
+        newest = work.one("newest_revision_size", _series_values(series))
+        if newest is None:
+            continue
+        of_all = f"{asked} of {newest['instance_count']} instances"
+        text = f"{request.source} asks for storage commitment of {of_all}."
+        details = {"commitment": commitment_id, "transaction_uid": request.transaction_uid}
+        write_event(work, "series", int(newest["id"]), "COMMITMENT_ASKED", text, at, details=details)
+        if not outcome.failed:
+            work.run("mark_series_committed", {"id": newest["id"], "count": asked, "at": at})
+
+
+def _references(row: Row) -> tuple[Reference, ...]:
+    return tuple((sop_class, uid) for sop_class, uid in json.loads(row["instances"]))
+
+
+def _series_event(
+    work: Transaction, series: SeriesKey, name: str, text: str, at: float, details: Mapping[str, Any]
+) -> None:
+    newest = work.one("newest_revision_size", _series_values(series))
+    if newest is not None:
+        write_event(work, "series", int(newest["id"]), name, text, at, details=details)
+
+
+def _series_values(series: SeriesKey) -> dict[str, str]:
+    return dict(zip(("study_instance_uid", "series_instance_uid"), series, strict=True))
