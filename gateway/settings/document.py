@@ -27,6 +27,10 @@ class _TooBig(Exception):
     """The document stands for more values than a configuration can need."""
 
 
+SECRETS = ("token", "password")
+"""Settings whose value is never shown."""
+
+
 @dataclass
 class Document:
     """Values of a configuration file, with marks (line, column from 1) and problems found so far."""
@@ -38,6 +42,10 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     broken: set[Location] = field(default_factory=set)
     """Values that already have a problem, about which nothing more needs to be said."""
+    warnings: list[Problem] = field(default_factory=list)
+    """What works, and should be seen to."""
+    from_environment: set[Location] = field(default_factory=set)
+    """Values in which an environment variable stands."""
 
     def mark(self, location: Location) -> tuple[int, int]:
         """Place of a value, or of the nearest thing around it that is in the file."""
@@ -47,12 +55,28 @@ class Document:
 
     def add(self, location: Location, message: str, at: tuple[int, int] | None = None) -> None:
         """Note a problem with a value."""
-        line, column = at or self.mark(location)
-        source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
-        problem = Problem(line, column, dotted(location), message, self.file, source)
+        problem = self._problem(location, message, at)
         if problem not in self.problems:
             self.problems.append(problem)
         self.broken.add(location)
+
+    def warn(self, location: Location, message: str) -> None:
+        """Note something that does not keep the gateway from running."""
+        self.warnings.append(self._problem(location, f"warning: {message}", None))
+
+    def _problem(self, location: Location, message: str, at: tuple[int, int] | None) -> Problem:
+        line, column = at or self.mark(location)
+        shown = 0 < line <= len(self.lines) and not self._holds_secret(line)
+        source = self.lines[line - 1] if shown else ""
+        return Problem(line, column, dotted(location), message, self.file, source)
+
+    def _holds_secret(self, line: int) -> bool:
+        """A line with a token or a password is never shown; what is wrong may be anywhere in it."""
+        text = self.lines[line - 1]
+        return any(f"{name}:" in text for name in SECRETS) or any(
+            location[-1:] and location[-1] in SECRETS and mark[0] == line
+            for location, mark in self.marks.items()
+        )
 
 
 def parse(text: str, file: str, environment: Mapping[str, str]) -> Document:
@@ -144,6 +168,7 @@ class _Builder:
                 return ""
             return found
 
+        self._document.from_environment.add(location)
         left = _VARIABLE.sub("", text)
         if "${" in left:
             self._document.add(location, "write ${NAME} or ${NAME:-default}; $${ stands for a plain ${")

@@ -7,25 +7,35 @@ import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ai.errors import ModelError
-from gateway.settings.document import Document, parse
+from gateway.settings.document import SECRETS, Document, parse
 from gateway.settings.model import Settings
-from gateway.settings.problems import Location, SettingsError, did_you_mean
-from gateway.settings.references import CHECKS
+from gateway.settings.problems import Location, Problem, SettingsError, did_you_mean
+from gateway.settings.references import CHECKS, Check
+from gateway.settings.section import Section
+from gateway.settings.sources import SOURCE_CHECKS
 from gateway.settings.units import FROM_FILE
 
+T = TypeVar("T", bound=Section)
 FindCard = Callable[[str, Sequence[Path]], object]
 """``ai.model.find_card``: raises ModelError when the card is missing or wrong."""
 
 _LARGEST_FILE = 1024 * 1024
 
 
-def load_settings(path: Path, environment: Mapping[str, str], find_card: FindCard | None = None) -> Settings:
+def load_settings(
+    path: Path,
+    environment: Mapping[str, str],
+    find_card: FindCard | None = None,
+    *,
+    further: Sequence[Check] = (),
+    warnings: list[Problem] | None = None,
+) -> Settings:
     """Read and check a configuration file.
 
     Parameters
@@ -34,6 +44,10 @@ def load_settings(path: Path, environment: Mapping[str, str], find_card: FindCar
         Where ``${NAME}`` is looked up.
     find_card
         Given, every model's card is looked up too; ``aigw check`` and ``aigw serve`` do so.
+    further
+        More checks, such as :func:`gateway.settings.tls_check.check_tls_files`.
+    warnings
+        Gets what works, and should be seen to.
 
     Raises
     ------
@@ -43,12 +57,14 @@ def load_settings(path: Path, environment: Mapping[str, str], find_card: FindCar
     document = _read(path, environment)
     settings = _validate(document, path.parent) if not document.problems or document.values else None
     if settings is not None:
-        for check in CHECKS:
+        for check in (*CHECKS, *SOURCE_CHECKS, *further):
             check(settings, document)
         if find_card is not None:
             _check_cards(settings, document, find_card)
     if settings is None or document.problems:
         raise SettingsError(document.problems)
+    if warnings is not None:
+        warnings.extend(sorted(document.warnings))
     return settings
 
 
@@ -79,12 +95,29 @@ def _validate(document: Document, folder: Path) -> Settings | None:
     except ValidationError as error:
         for details in error.errors(include_url=False):
             _note(document, details)
-        return _without_broken_parts(document, values)
+        rest = _without_broken_parts(document, values)
+        return _with_absolute_paths(rest, folder.absolute()) if rest else None
+    return _with_absolute_paths(settings, folder.absolute())
+
+
+def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
+    """Relative paths start at the folder of the file."""
+    dicom, web = settings.dicom, settings.web
+    if dicom.tls is not None:
+        dicom = dicom.model_copy(update={"tls": _with_absolute_files(dicom.tls, folder)})
+    if web.tls is not None:
+        web = web.model_copy(update={"tls": _with_absolute_files(web.tls, folder)})
     absolute = {
-        "data_dir": folder.absolute() / settings.data_dir,
-        "model_dirs": tuple(folder.absolute() / each for each in settings.model_dirs),
+        "data_dir": folder / settings.data_dir,
+        "model_dirs": tuple(folder / each for each in settings.model_dirs),
+        "dicom": dicom,
+        "web": web,
     }
     return settings.model_copy(update=absolute)
+
+
+def _with_absolute_files(tls: T, folder: Path) -> T:
+    return tls.model_copy(update={name: folder / each for name, each in tls if isinstance(each, Path)})
 
 
 def _note(document: Document, error: ErrorDetails) -> None:
@@ -106,7 +139,8 @@ def _sentence(error: ErrorDetails, location: Location) -> str:
         case "tuple_type":
             return "must be a list, for example [a, b]"
         case "string_type":
-            return f"must be text; write it in quotes: {str(error['input'])!r}"
+            shown = "" if location[-1] in SECRETS else f": {str(error['input'])!r}"
+            return f"must be text; write it in quotes{shown}"
         case "int_parsing" | "int_type" | "int_from_float":
             return f"must be a whole number, not {str(error['input'])!r}"
         case "literal_error":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.routing import ConditionError, parse_condition
 from gateway.settings.document import Document
 from gateway.settings.model import RouteSettings, Settings
-from gateway.settings.problems import did_you_mean
+from gateway.settings.problems import Location, did_you_mean
 from gateway.uids import is_uid
 
 _LEAST_WORKER_MEMORY = 2**30  # with less the worker cannot load its libraries and models
@@ -78,18 +78,12 @@ def _check_destinations(settings: Settings, document: Document, index: int, rout
 
 
 def check_peers(settings: Settings, document: Document) -> None:
-    """A peer that we call needs a port; two sources must be told apart by AE title or address."""
-    callers: dict[tuple[str, str], str] = {}
+    """A peer that we call needs a port."""
     for name, peer in settings.peers.items():
         here = ("peers", name)
         called = [role for role in peer.roles if role != "source"]
         if called and peer.port is None and (*here, "port") not in document.broken:
             document.add(here, f"a {called[0]} needs ae_title, host and port; port is missing")
-        if "source" in peer.roles:
-            other = callers.setdefault((peer.ae_title, peer.host), name)
-            if other != name:
-                message = f'cannot be told from source "{other}": same AE title and host; give one both roles'
-                document.add(here, message)
 
 
 def check_profiles(settings: Settings, document: Document) -> None:
@@ -126,18 +120,39 @@ def check_bounds(settings: Settings, document: Document) -> None:
     if delivery.first_retry > delivery.longest_wait and not _is_broken(document, "delivery"):
         message = f"is longer than longest_wait ({delivery.longest_wait:g} s)"
         document.add(("delivery", "first_retry"), message)
-    taken = settings.dicom.listen.port
-    listeners_are_broken = _is_broken(document, "dicom") or _is_broken(document, "web")
-    if taken == settings.web.listen.port != 0 and not listeners_are_broken:
-        document.add(("web", "listen", "port"), f"port {taken} is already taken by dicom.listen")
+    waits = settings.commitment
+    in_order = waits.first_retry <= waits.longest_wait <= waits.give_up_after
+    if not in_order and not _is_broken(document, "commitment"):
+        message = "first_retry, longest_wait and give_up_after: none may be shorter than the one before"
+        document.add(("commitment",), message)
+
+
+def check_listeners(settings: Settings, document: Document) -> None:
+    """Each port has one listener."""
+    if _is_broken(document, "dicom") or _is_broken(document, "web"):
+        return
+    tls = settings.dicom.tls
+    listeners = [
+        (("dicom", "listen"), settings.dicom.listen),
+        *([(("dicom", "tls", "listen"), tls.listen)] if tls else []),
+        (("web", "listen"), settings.web.listen),
+    ]
+    for index, (location, listen) in enumerate(listeners):
+        for other, taken in listeners[:index]:
+            if listen.port == taken.port != 0:
+                message = f"port {listen.port} is already taken by {'.'.join(other)}"
+                document.add((*location, "port"), message)
 
 
 def check_storage_classes(settings: Settings, document: Document) -> None:
     """Storage classes are UIDs, or keywords that the dictionary knows."""
-    for index, text in enumerate(settings.dicom.storage_classes):
-        if not is_uid(text) and not _is_sop_class_keyword(text):
-            here = ("dicom", "storage_classes", index)
-            document.add(here, f'"{text}" is neither a UID nor the keyword of a SOP class')
+    lists: dict[Location, tuple[str, ...]] = {("dicom", "storage_classes"): settings.dicom.storage_classes}
+    lists |= {("peers", n, "storage_classes"): peer.storage_classes for n, peer in settings.peers.items()}
+    for location, texts in lists.items():
+        for index, text in enumerate(texts):
+            if not is_uid(text) and not _is_sop_class_keyword(text):
+                message = f'"{text}" is neither a UID nor the keyword of a SOP class'
+                document.add((*location, index), message)
 
 
 def _is_sop_class_keyword(text: str) -> bool:
@@ -153,5 +168,6 @@ CHECKS: tuple[Check, ...] = (
     check_peers,
     check_profiles,
     check_bounds,
+    check_listeners,
     check_storage_classes,
 )

@@ -12,8 +12,10 @@ from gateway import __version__
 from gateway.deliver.send import SenderSettings
 from gateway.deliver.storage_scu import Address
 from gateway.jobs.commit import Sending
-from gateway.jobs.dispatch import DispatchSettings
 from gateway.jobs.messages import WorkerSettings
+from gateway.jobs.request import DispatchSettings
+from gateway.receive.commitment_endings import ReporterSettings
+from gateway.receive.commitment_link import ReportAddress
 from gateway.retry import Policy
 from gateway.settings.model import Settings
 from gateway.settings.runtime import cards, completion_rules, profiles, routes, why_held
@@ -113,3 +115,26 @@ def sender_settings(settings: Settings, results_root: Path) -> Sequence[SenderSe
         for name, peer in settings.peers.items()
         if peer.port is not None and not why_held(settings, name)
     ]
+
+
+def reporter_settings(settings: Settings) -> ReporterSettings:
+    """Where reports of storage commitment go: to sources with a port that may be talked to without TLS."""
+    commitment = settings.commitment
+    sources = {name: peer for name, peer in settings.peers.items() if "source" in peer.roles}
+    tls_only = frozenset(name for name, peer in sources.items() if peer.tls == "required")
+    return ReporterSettings(
+        calling_ae_title=settings.dicom.ae_title,
+        addresses={
+            name: ReportAddress(name, peer.ae_title, peer.host, peer.port)
+            for name, peer in sources.items()
+            if peer.port is not None and name not in tls_only
+        },
+        tls_only=tls_only,
+        policy=Policy(
+            first_retry_s=commitment.first_retry,
+            factor=2.0,
+            longest_wait_s=commitment.longest_wait,
+            give_up_after_s=commitment.give_up_after,
+            refused_attempts=1,
+        ),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,7 @@ from ai.profile import DEFAULT_PROFILE, Profile
 from gateway.completion import CompletionRules
 from gateway.errors import ConfigurationError
 from gateway.settings import Problem, Settings, SettingsError, load_settings
+from gateway.settings.dicom import Tls
 from gateway.settings.runtime import cards, completion_rules, profiles, routes
 from gateway.settings.schema import schema_text
 from gateway.settings.wiring import dispatch_settings, model_needs, sweep_rules, worker_settings
@@ -102,17 +104,39 @@ def _setting_paths(model: type[BaseModel]) -> set[str]:
     found: set[str] = set()
     for name, field in model.model_fields.items():
         found.add(name)
-        kinds = re.findall(r"gateway\.settings\.model\.(\w+)", str(field.annotation))
-        for kind in kinds:
-            module = __import__("gateway.settings.model", fromlist=[kind])
+        for file, kind in re.findall(r"gateway\.settings\.(\w+)\.(\w+)", str(field.annotation)):
+            module = import_module(f"gateway.settings.{file}")
             found |= {f"{name}.{below}" for below in _setting_paths(getattr(module, kind))}
     return found
+
+
+def everything() -> str:
+    """The reference with the settings in it that are commented out because they need files and secrets."""
+    return re.sub(r"(?m)^( +)# (?=( *)[a-z_]+: )", r"\1", _with_bare_sections())
+
+
+def _with_bare_sections() -> str:
+    """``# tls:`` and the like, whose value is a section."""
+    return re.sub(r"(?m)^( +)# (?=( *)[a-z_]+:($| +#))", r"\1", REFERENCE.read_text(encoding="utf-8"))
+
+
+def test_what_is_commented_out_in_the_reference_loads_too(tmp_path: Path) -> None:
+    settings = load(everything(), tmp_path, AIGW_DATA="/srv", CT1_TOKEN="x" * 20, CT1_PASSWORD="y" * 20)
+    tls, ct1 = settings.dicom.tls, settings.peers["ct1"]
+    assert tls is not None
+    assert ct1.web is not None
+    assert (tls.listen.port, ct1.certificate, ct1.web.token) == (2762, "CN=ct1,O=Clinic", "x" * 20)
+    assert tls.key == tmp_path / "tls" / "gateway.key"
+    defaults = Tls(certificate=tls.certificate, key=tls.key, authorities=tls.authorities)
+    assert tls == defaults
 
 
 def test_every_setting_stands_in_the_reference() -> None:
     from gateway.settings.document import parse
 
-    document = parse(REFERENCE.read_text(encoding="utf-8"), "gateway.yaml", {"AIGW_DATA": "/srv"})
+    document = parse(
+        everything(), "gateway.yaml", {"AIGW_DATA": "/srv", "CT1_TOKEN": "x", "CT1_PASSWORD": "x"}
+    )
     named = {"peers": 1, "models": 1, "routes": 1}
     written = set()
     for location in document.marks:
