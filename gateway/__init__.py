@@ -21,13 +21,13 @@ for good may be followed by one that reports it. One sender per destination empt
 
 Crash rules
 -----------
-The journal is the only truth. A file without a row is garbage, removed at start; a row without a
-file is an alarm. At start, jobs that were running are queued again and deliveries that were
-sending are pending again: both effects are idempotent, because result UIDs are derived from
-their input and encoded results are stored before they are sent and re-sent byte for byte.
-The process that serves never imports torch; a decoder can only kill the worker, a model only the model
-process. A series that kills either is given up after some attempts; a model that does so on one series after
-another is switched off, and its jobs wait until it changes.
+The journal is the only truth. A file without a row is put aside when it is older than an hour, for its
+row may have been lost; a row without a file is an alarm. At start, jobs that were running are queued
+again and deliveries that were sending are pending again: both effects are idempotent, because result
+UIDs are derived from their input and encoded results are stored before they are sent and re-sent byte
+for byte. The process that serves never imports torch; a decoder can only kill the worker, a model only
+the model process. A series that kills either is given up after some attempts; a model that does so on
+one series after another is switched off, and its jobs wait until it changes.
 
 Late instances open a new revision of their series. While it is received, jobs and unsent results of
 the older one wait; when it is decided, it adopts the jobs of parts whose images are still the same,

@@ -9,9 +9,10 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
@@ -19,25 +20,27 @@ from structlog.typing import FilteringBoundLogger
 from gateway import __version__
 from gateway.clock import Clock
 from gateway.control import Desk
+from gateway.control.disk import FlushTime, measure_flush
+from gateway.control.status import Listener
 from gateway.deliver.send import Sender
-from gateway.errors import GatewayError, OutOfResources
+from gateway.errors import GatewayError
+from gateway.faces import Faces
 from gateway.jobs.dispatch import Dispatcher
 from gateway.jobs.executor import LocalExecutor
 from gateway.journal import Journal
+from gateway.parts import make_committing, make_door, make_receiving, make_scp, make_stow
 from gateway.process import Crew, lock_data_dir
-from gateway.receive.admit import Admission, AdmissionLimits
-from gateway.receive.associations import OpenAssociations
-from gateway.receive.callers import KnownPeer
-from gateway.receive.contexts import storage_contexts
-from gateway.receive.storage_scp import StorageSCP
 from gateway.settings.model import Settings
-from gateway.settings.runtime import cards, profiles, why_held
+from gateway.settings.runtime import profiles, why_held
 from gateway.settings.wiring import dispatch_settings, sender_settings, sweep_rules, worker_settings
 from gateway.spool import Spool
+from gateway.spool.layout import OBJECTS
 from gateway.sweep import Sweeper
-from gateway.web.app import Check, make_app
-from gateway.web.metrics import Metrics
+from gateway.upkeep import Keeper
+from gateway.upkeep.compare import compare_results
+from gateway.web.app import make_app
 from gateway.web.server import WebServer
+from gateway.web.stow import stow_routes
 
 T = TypeVar("T")
 
@@ -53,7 +56,7 @@ def serve(
     Raises
     ------
     GatewayError
-        DATA_DIR_IN_USE, DATA_DIR_UNUSABLE, JOURNAL_UNUSABLE, PORT_NOT_FREE: it could not start.
+        DATA_DIR_IN_USE, DATA_DIR_UNUSABLE, JOURNAL_UNUSABLE, SPOOL_MISSING, PORT_NOT_FREE: no start.
     """
     stopping = stopping or threading.Event()
     if threading.current_thread() is threading.main_thread():
@@ -94,34 +97,65 @@ class Node:
         self._stopping = stopping
         self._crew = Crew(log, stopping)
         self._journal = Journal(settings.data_dir / "journal.db")
+        _refuse_without_files(self._journal, settings.data_dir / "spool")
         self._spool = Spool(settings.data_dir / "spool")
         self._results = Spool(settings.data_dir / "results")
         self._clock = clock
         self._recover()
-        self._associations = OpenAssociations()
-        self._scp = self._make_scp()
+        self._keeper = Keeper(self._spool, self._journal, clock, log, settings.storage.verify_rate)
+        self._receiving = make_receiving(settings, self._spool, self._journal, clock, log)
+        self._sweeper = Sweeper(
+            self._journal,
+            self._spool.root,
+            self._receiving.open_of,
+            sweep_rules(settings),
+            clock,
+            log,
+        )
+        commitment, self._commitment_reporter = make_committing(
+            settings,
+            self._receiving,
+            self._spool,
+            self._journal,
+            self._sweeper.wake,
+            self._keeper.examine,
+            clock,
+            log,
+        )
+        self._scp = make_scp(settings, self._receiving, (commitment,), self._journal, clock, log)
+        self._stow = make_stow(settings, self._receiving, log)
         self._executor = LocalExecutor(worker_settings(settings), log)
         dispatch = dispatch_settings(settings, self._spool.root, self._results.root)
-        self._dispatcher = Dispatcher(self._journal, self._executor, dispatch, clock, log)
+        self._dispatcher = Dispatcher(
+            self._journal, self._executor, dispatch, clock, log, self._keeper.examine
+        )
         self._senders = [
             Sender(self._journal, each, clock, log) for each in sender_settings(settings, self._results.root)
         ]
-        self._sweeper = Sweeper(
-            self._journal, self._spool.root, self._associations.count, sweep_rules(settings), clock, log
-        )
         self._web: WebServer | None = None
+        flush = _measured(settings.data_dir, log)
+        self._faces = Faces(
+            settings, self._journal, self._spool, self._receiving, self._executor, clock, stopping, flush
+        )
 
     def start(self) -> None:
         """Open every listener, then start every thread, then say that we are ready."""
         settings = self._settings
-        web = _bind("web.listen", lambda: WebServer(settings.web.listen.host, settings.web.listen.port))
+        listen, door = settings.web.listen, make_door(self._receiving)
+        web = _bind("web.listen", lambda: WebServer(listen.host, listen.port, door))
         self._web = web
-        _bind("dicom.listen", self._scp.start)
-        web.start(make_app(self._checks, self._metrics().text, settings.web.listen.host))
+        _bind("dicom.listen or dicom.tls.listen" if settings.dicom.tls else "dicom.listen", self._scp.start)
+        faces = self._faces
+        web.start(make_app(faces.checks, faces.metrics().text, listen.host, stow_routes(self._stow)))
         self._executor.start()
         drain_s = settings.drain_timeout
         self._crew.start("dispatcher", lambda: self._dispatcher.run(self._stopping, drain_s))
         self._crew.start("sweeper", self._sweep)
+        self._crew.start("commitment-reporter", partial(self._commitment_reporter.run, self._stopping))
+        if self._receiving.certificates is not None:
+            self._crew.start("certificates", partial(self._receiving.certificates.run, self._stopping))
+        self._crew.start("keeper", partial(self._keeper.run, self._stopping))
+        self._faces.listeners = self._listeners(web.port)
         self._open_desk()
         for number, sender in enumerate(self._senders):
             self._crew.start(f"sender-{number}", partial(sender.run, self._stopping))
@@ -132,6 +166,7 @@ class Node:
             "ready",
             ae_title=settings.dicom.ae_title,
             dicom_port=self._scp.port,
+            dicom_tls_port=self._scp.tls_port if settings.dicom.tls else None,
             http_port=web.port,
             pid=os.getpid(),
             version=__version__,
@@ -147,9 +182,12 @@ class Node:
     def stop(self) -> int:
         """Drain: no new associations, open ones and the running job get their time."""
         drain_s = self._settings.drain_timeout
+        self._stow.stop()
         self._log.info("stopping", drain_timeout_s=drain_s)
         deadline_s = self._clock.monotonic_s() + drain_s + _AFTER_DRAIN_S
         self._scp.stop(drain_s)
+        if not self._stow.wait_until_none(deadline_s - _AFTER_DRAIN_S - self._clock.monotonic_s()):
+            self._log.warning("store_requests_cut_off", open=self._receiving.requests.by_source())
         self._crew.join(lambda: deadline_s - self._clock.monotonic_s())
         self._log.info("stopped", failed=self._crew.failed)
         return 1 if self._crew.failed else 0
@@ -168,94 +206,71 @@ class Node:
         """Where `aigw results` asks; a disk that knows no sockets must not keep us from our work."""
         settings = self._settings
         try:
-            desk = Desk(settings.data_dir, self._journal, profiles(settings), self._clock, self._log)
+            allowed, status = profiles(settings), self._faces.status
+            desk = Desk(settings.data_dir, self._journal, allowed, self._clock, self._log, status)
         except OSError as error:
             reason = f"{settings.data_dir} takes no socket ({error.strerror}): `aigw results` cannot ask us."
             self._log.error("control_not_open", reason=reason)
             return
         self._crew.start("desk", partial(desk.run, self._stopping))
 
+    def _listeners(self, web_port: int) -> list[Listener]:
+        dicom, web = self._settings.dicom, self._settings.web
+        found = [Listener("dicom", dicom.listen.host, self._scp.port)]
+        if dicom.tls is not None:
+            found.append(Listener("dicom_tls", dicom.tls.listen.host, self._scp.tls_port))
+        return [*found, Listener("web", web.listen.host, web_port)]
+
     def _sweep(self) -> None:
-        while not self._stopping.wait(self._sweeper.wait_s()):
+        while not self._sweeper.wait(self._stopping):
             self._sweeper.sweep_once()
 
     def _recover(self) -> None:
-        """After a crash: files without a row are garbage, rows without a file are an alarm."""
+        """After a crash: what was half done is undone; files and rows are compared later, by the keeper.
+
+        Results are few, and nobody writes any before this returns: theirs are compared here.
+        """
         jobs, deliveries = self._journal.recover(self._clock.now_s())
-        instances, results = self._journal.known_paths()
-        garbage = self._spool.remove_garbage(instances) + self._results.remove_garbage(results)
+        known = self._journal.result_paths()
+        garbage = self._spool.remove_parts() + self._results.remove_parts()
+        unclaimed, lost = compare_results(self._results, known, self._clock.now_s())
+        garbage += unclaimed
         self._log.info("recovered", jobs_requeued=jobs, deliveries_requeued=deliveries, files_removed=garbage)
-        for subject, spool, known in (
-            ("instance", self._spool, instances),
-            ("result", self._results, results),
-        ):
-            missing = spool.missing(known)
-            if missing:
-                reason = (
-                    f"{len(missing)} of {len(known)} files that the journal knows are gone from "
-                    f"{spool.root}: check its disk and restore them from a backup, or send the series again."
-                )
-                name = f"{subject.upper()}_FILE_MISSING"
-                self._log.critical(name, reason=reason, first=missing[0])
-                self._journal.record(subject, name, reason, self._clock.now_s(), {"paths": missing[:100]})
+        if lost:
+            reason = (
+                f"{len(lost)} of {len(known)} files that the journal knows are gone from {self._results.root}"
+                ": check its disk and restore them from a backup, or send the series again."
+            )
+            self._log.critical("RESULT_FILE_MISSING", reason=reason, first=lost[0])
+            details = {"paths": lost[:100]}
+            self._journal.record("result", "RESULT_FILE_MISSING", reason, self._clock.now_s(), details)
 
-    def _make_scp(self) -> StorageSCP:
-        settings = self._settings
-        dicom, admission = settings.dicom, settings.admission
-        limits = AdmissionLimits(
-            max_instance_bytes=admission.max_instance_size,
-            keep_free_bytes=admission.keep_free,
-            refuse_over_fraction=admission.refuse_when_disk_over,
-        )
-        sources = [(n, p) for n, p in settings.peers.items() if "source" in p.roles]
-        return StorageSCP(
-            ae_title=dicom.ae_title,
-            host=dicom.listen.host,
-            port=dicom.listen.port,
-            peers=[KnownPeer(name, peer.ae_title, peer.host) for name, peer in sources],
-            unknown_callers=dicom.unknown_callers,
-            max_associations=dicom.max_associations,
-            max_pdu_bytes=dicom.max_pdu,
-            idle_timeout_s=dicom.idle_timeout,
-            contexts=storage_contexts(further=dicom.storage_classes),
-            admission=Admission(self._spool, self._journal, self._clock, self._log, limits),
-            associations=self._associations,
-            journal=self._journal,
-            clock=self._clock,
-            log=self._log,
+
+def _refuse_without_files(journal: Journal, root: Path) -> None:
+    """A disk that is not mounted looks like this: the journal would call every file gone."""
+    objects, count = root / OBJECTS, journal.counts()["instance"]["stored"]
+    if count and not objects.is_dir():
+        raise GatewayError(
+            "SPOOL_MISSING",
+            f"The journal knows {count} instances and {objects} does not exist: mount its disk. If the "
+            "files are lost, make this folder; the gateway then starts and says what has to be sent again.",
         )
 
-    def _checks(self) -> Mapping[str, Check]:
-        worker = self._executor.health()
-        models = f"{worker.device}: {', '.join(worker.models) or 'no models configured'}. {worker.reason}"
-        models = f"{models.strip()} {worker.sandbox}".strip()
-        holds = [f"{failure.name}: {failure.reason}" for failure in self._journal.holds().values()]
-        all_wait = bool(holds) and len(holds) >= len(set(cards(self._settings).values()))
-        listening = not self._stopping.is_set()
-        return {
-            "receiver": Check(listening, "listening" if listening else "the gateway is stopping"),
-            "disk": self._disk_check(),
-            "worker": Check(worker.ready, models if worker.ready else worker.reason),
-            "models": Check(not all_wait, " ".join(holds) or "every model can run"),
-        }
 
-    def _disk_check(self) -> Check:
-        admission = self._settings.admission
-        try:
-            self._spool.check_space(admission.keep_free, admission.refuse_when_disk_over)
-        except OutOfResources as error:
-            return Check(False, f"instances are refused: {error.reason}")
-        return Check(True, "instances are taken")
-
-    def _metrics(self) -> Metrics:
-        return Metrics(
-            counts=self._journal.counts,
-            holds=self._journal.holds,
-            worker_ready=lambda: self._executor.health().ready,
-            open_associations=self._associations.count,
-            data_dir=self._settings.data_dir,
-            version=__version__,
-        )
+def _measured(data_dir: Path, log: FilteringBoundLogger) -> FlushTime | None:
+    """How fast the disk is; one that cannot be written says so itself, a moment later."""
+    try:
+        flush = measure_flush(data_dir)
+    except OSError as error:
+        log.error("disk_not_measured", reason=error.strerror)
+        return None
+    log.info(
+        "disk_measured",
+        flush_ms=round(flush.flush_s * 1000, 2),
+        commit_ms=round(flush.commit_s * 1000, 2),
+        slices_per_s=round(flush.slices_per_s),
+    )
+    return flush
 
 
 def _bind(setting: str, listen: Callable[[], T]) -> T:

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "segment:compare",
     "study": "study:study",
     "results": "results:results",
+    "status": "status:status",
     "check": "check:check",
     "config": "check:config",
     "echo": "peer:echo",

@@ -15,7 +15,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from gateway.errors import ConfigurationError
-    from gateway.settings import Settings
+    from gateway.settings import Problem, Settings
 
 
 EXIT_DONE = 0
@@ -33,15 +33,22 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for programs.")]
 
 
-def load(config: Path) -> Settings:
+def load(config: Path, *, starts: bool = False, warnings: list[Problem] | None = None) -> Settings:
     """Settings of a configuration file, with every model's card checked.
+
+    ``starts``: a gateway is to start with it, so the files of TLS are checked too. ``warnings`` gets what
+    works, and should be seen to.
 
     Raises ConfigurationError, which :func:`gateway.cli.app.run` shows and answers with exit 78.
     """
     from ai.model import find_card
     from gateway.settings import load_settings
 
-    return load_settings(config, os.environ, find_card)
+    if not starts:
+        return load_settings(config, os.environ, find_card, warnings=warnings)
+    from gateway.settings.tls_check import check_tls_files
+
+    return load_settings(config, os.environ, find_card, further=(check_tls_files,), warnings=warnings)
 
 
 def print_problems(error: ConfigurationError) -> None:
@@ -60,7 +67,8 @@ def print_json(value: Mapping[str, Any]) -> None:
 def console() -> Console:
     """Stdout for people: colours and the terminal's width on a terminal, wide plain text elsewhere."""
     width = None if sys.stdout.isatty() else 200
-    return Console(width=width, highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+    # No emoji: to rich, the :AB: of a fingerprint is one.
+    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def fail(name: str, reason: str, code: int) -> NoReturn:

@@ -16,8 +16,10 @@ from gateway.clock import SystemClock
 from gateway.journal import Journal, JournalReader
 from gateway.receive.admit import Admission
 from gateway.receive.associations import OpenAssociations
+from gateway.receive.callers import Callers
 from gateway.receive.contexts import storage_contexts
-from gateway.receive.storage_scp import StorageSCP
+from gateway.receive.gate import Gate, RefusalLog
+from gateway.receive.storage_scp import ScpLimits, StorageSCP
 from gateway.spool import Spool
 
 _KINDS = {"SEG": "seg.dcm", "SR": "sr.dcm", "OT": "overview.dcm"}
@@ -35,18 +37,17 @@ class DemoPacs:
         self._journal = Journal(self._journal_path)
         self._spool = Spool(folder / "spool")
         clock, log = SystemClock(), _silent()
+        callers = Callers(self.ae_title, (), "accept")
+        associations, limits = OpenAssociations(), ScpLimits(max_associations=10)
         self._scp = StorageSCP(
             ae_title=self.ae_title,
             host="127.0.0.1",
             port=0,
-            peers=(),
-            unknown_callers="accept",
-            max_associations=10,
-            max_pdu_bytes=131072,
-            idle_timeout_s=60.0,
+            gate=Gate(callers, limits.max_associations, associations, RefusalLog(self._journal, clock, log)),
+            limits=limits,
             contexts=storage_contexts(),
             admission=Admission(self._spool, self._journal, clock, log),
-            associations=OpenAssociations(),
+            associations=associations,
             journal=self._journal,
             clock=clock,
             log=log,

@@ -69,10 +69,14 @@ def explain(
 
     With --json: {"series": [...]}, each with the columns of list and evidence, verdict and decision
     (routes with every condition: wanted, seen, matched), both with parts for the volumes of the series,
-    conflicts, jobs (part, attempts, failure, results with deliveries), events.
-    With --refusals: {"refusals": [...]} with at, subject, name, reason, details.
+    conflicts (other bytes of a UID that are not used, or not any more), copies (instances, times: the same
+    bytes again), damaged (instances whose file is), jobs (part, attempts, failure, results with
+    deliveries), events.
+    With --refusals: {"refusals": [...]} with at, subject, name, reason, details (source, address, count,
+    advice).
     """
-    from gateway.cli.study_view import print_refusals, print_story
+    from gateway.cli.refusal_view import print_refusals
+    from gateway.cli.study_view import print_story
 
     if uid and not refusals:
         stories = _find(config, uid)
@@ -83,11 +87,29 @@ def explain(
             print_story(each, console())
         return
     with open_journal(load(config)) as reader:
-        found = [r for r in reader.refusals(limit) if r["subject"] in ("association", "instance")]
+        found = reader.refusals(limit)
     if as_json:
         print_json({"refusals": found})
     else:
         print_refusals(found, console())
+
+
+@study.command()
+def commitments(config: ConfigOption, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """Requests for storage commitment: who asked for how many instances, and what was reported.
+
+    With --json: {"commitments": [...]} with id, source, ae_title, transaction_uid, asked, state (pending,
+    reporting, reported, dead), attempts, next_attempt_at, created_at, finished_at, committed, failed ([SOP
+    Class UID, SOP Instance UID, Failure Reason] each), told, failure_name, failure_reason.
+    """
+    from gateway.cli.commitment_view import print_commitments
+
+    with open_journal(load(config)) as reader:
+        found = reader.commitments(limit)
+    if as_json:
+        print_json({"commitments": found})
+    else:
+        print_commitments(found, console())
 
 
 def _find(config: Path, uid: str) -> list[Record]:

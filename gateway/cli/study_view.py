@@ -22,6 +22,15 @@ _COLUMNS = (
     "STUDY", "SERIES", "MOD", "DESCRIPTION", "FROM", "N",
     "STATE", "DECISION", "JOB", "RESULTS", "DELIVERY", "ARRIVED",
 )  # fmt: skip
+_TOLD_OF_ARRIVAL = (
+    "opened",
+    "DUPLICATE_SOP_INSTANCE",
+    "DUPLICATE_SOP_INSTANCE_REPLACED",
+    "DUPLICATE_SOP_INSTANCE_REFUSED",
+    "COMMITMENT_ASKED",
+    "COMMITMENT_REPORTED",
+    "COMMITMENT_NOT_REPORTED",
+)
 _NARROW_COLUMNS = ("SERIES", "MOD", "DESCRIPTION", "FROM", "N", "DECISION", "JOB", "DELIVERY")
 
 
@@ -43,7 +52,7 @@ def story(reader: JournalReader, record: Record) -> Record:
         "reason": decision.get("reason"),
         **{key: details[key] for key in ("opened_at", "last_instance_at", "decided_at")},
         **{key: details[key] for key in ("evidence", "verdict", "decision")},
-        **{key: details[key] for key in ("conflicts", "jobs", "events")},
+        **{key: details[key] for key in ("conflicts", "copies", "damaged", "jobs", "events")},
     }
 
 
@@ -118,6 +127,7 @@ def print_state(each: Record, out: Console) -> None:
     line(out, "decision", f"{each['name']}: {each['reason']}" if each["name"] else "not decided yet")
     if each["verdict"]:
         line(out, "geometry", _verdict(each["verdict"]))
+    _print_instances(each, out)
     for job in each["jobs"]:
         line(out, f"job {job['id']}", job_text(job, each))
         for result in job["results"]:
@@ -134,8 +144,9 @@ def print_story(each: Record, out: Console) -> None:
     arrived = f"{clock_text(each['opened_at'])} to {clock_text(each['last_instance_at'])}"
     line(out, "arrived", f"{each['instances']} instances from {each['source']}, {arrived}")
     for event in each["events"]:
-        if event["name"] in ("opened", "DUPLICATE_SOP_INSTANCE"):
+        if event["name"] in _TOLD_OF_ARRIVAL:
             line(out, "", f"{clock_text(event['at'])} {event['reason']}")
+    _print_instances(each, out)
     if each["decided_at"] is None:
         line(out, "complete", "not yet: instances may still arrive")
         out.print()
@@ -156,6 +167,27 @@ def print_story(each: Record, out: Console) -> None:
         if event["name"] == "JOB_ADOPTED":
             line(out, "", f"{clock_text(event['at'])} {event['reason']}")
     out.print()
+
+
+def _print_instances(each: Record, out: Console) -> None:
+    """What is to be said of single instances: the same bytes again, other bytes, damaged files."""
+    copies = each["copies"]
+    if copies["times"]:
+        which = f"{_counted(copies['instances'], 'instance')}, {_counted(copies['times'], 'time')} in all"
+        line(out, "copies", f"the same bytes arrived again for {which}: counted, nothing runs again")
+    for conflict in each["conflicts"]:
+        was_member = conflict["role"] == "member"
+        used = "used until others took their place" if was_member else "kept and not used"
+        times = f", arrived {_counted(conflict['copies'], 'time')}" if conflict["copies"] > 1 else ""
+        which = f"SOP Instance {conflict['sop_instance_uid']}, SHA-256 {conflict['digest'][:12]}…"
+        line(out, "other bytes", f"{which}: {used}{times}")
+    for damaged in each["damaged"]:
+        when = clock_text(damaged["quarantined_at"])
+        line(out, "damaged", f"{when} SOP Instance {damaged['sop_instance_uid']}: {damaged['reason']}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _parts(each: Record) -> list[tuple[str, Record, Record]]:
@@ -183,15 +215,6 @@ def _verdict(verdict: Record) -> str:
     same = verdict["verdict"] == verdict["code"]
     name = verdict["code"] if same else f"{verdict['verdict']} {verdict['code']}"
     return f"{name}: {verdict['reason']}"
-
-
-def print_refusals(refusals: Sequence[Record], out: Console) -> None:
-    """What was not taken in, newest first."""
-    if not refusals:
-        out.print("No association and no instance was refused.")
-    for each in refusals:
-        text = f"{clock_text(each['at'])}  {each['subject']:<11}  {each['name']}: {each['reason']}"
-        out.print(printable(text), soft_wrap=True)
 
 
 def _print_routes(routes: Sequence[Record], out: Console) -> None:

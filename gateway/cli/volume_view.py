@@ -25,7 +25,7 @@ _COLUMNS = ("#", "VERDICT", "SERIES", "SIZE, SPACING mm", "ORIENTATION", "VALUES
 def print_volumes(records: Sequence[Record], others: int) -> None:
     """The table of all rows, the reason of each below it, and how many there are of each verdict."""
     width = min(WIDTH, Console().width) if sys.stdout.isatty() else WIDTH
-    out = Console(width=width, highlight=False, markup=False)
+    out = Console(width=width, highlight=False, markup=False, emoji=False)
     lines = TextWrapper(width, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False)
     table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for number, record in enumerate(records, start=1):

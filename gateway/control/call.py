@@ -40,7 +40,7 @@ def carry_out_orders(
         NO_ANSWER, DATA_DIR_IN_USE (a gateway that starts or ends just now), NOT_THE_GATEWAYS_USER,
         JOURNAL_UNUSABLE.
     """
-    connection = _connect(data_dir)
+    connection = connect(data_dir)
     if connection is not None:
         with connection:
             return tuple(_ask(connection, orders))
@@ -74,8 +74,8 @@ def _alone(data_dir: Path, lock: Lock) -> AbstractContextManager[object]:
         raise GatewayError(error.name, sentence) from error
 
 
-def _connect(data_dir: Path) -> socket.socket | None:
-    """A connection to the gateway that runs on a data folder, or None."""
+def connect(data_dir: Path) -> socket.socket | None:
+    """A connection to the gateway that runs on a data folder, or None; raises GatewayError (NO_ANSWER)."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_TIMEOUT_S)
     folder = os.open(data_dir, os.O_PATH | os.O_DIRECTORY)

@@ -21,6 +21,7 @@ from gateway.control.orders import (
     decode_order,
     encode,
 )
+from gateway.control.questions import Status, answer_question
 from gateway.journal import Journal
 from gateway.journal.profiles import Profiles
 
@@ -33,8 +34,15 @@ class Desk:
     """Where orders come in; ``run`` is the body of its thread. The folder's mode (0700) says who may ask."""
 
     def __init__(
-        self, data_dir: Path, journal: Journal, profiles: Profiles, clock: Clock, log: FilteringBoundLogger
+        self,
+        data_dir: Path,
+        journal: Journal,
+        profiles: Profiles,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        status: Status = dict,
     ) -> None:
+        self._status = status
         self._journal = journal
         self._profiles = profiles
         self._clock = clock
@@ -61,7 +69,10 @@ class Desk:
     def _serve(self, connection: socket.socket, stopping: threading.Event) -> None:
         try:
             for line in _lines(connection, stopping, self._clock):
-                connection.sendall(encode(self._answer(decode_order(line))))
+                answer = answer_question(line, self._status)
+                connection.sendall(answer or encode(self._answer(decode_order(line))))
+        except sqlite3.Error as error:
+            self._log.error("journal_unavailable", reason=str(error))
         except (OSError, ValueError) as error:  # it went away, or is none of ours
             self._log.warning("order_not_understood", error=type(error).__name__)
 

@@ -18,28 +18,34 @@ from gateway.clock import Clock
 from gateway.errors import OutOfResources, Rejected
 from gateway.header import InstanceHeader
 from gateway.journal import Journal
-from gateway.journal.records import NewInstance, Receipt
+from gateway.journal.records import Duplicates, NewInstance, Receipt
 from gateway.receive.part10 import file_header
 from gateway.receive.tags import read_header
-from gateway.receive.text import printable
+from gateway.receive.tally import Tally
+from gateway.receive.text import uid_text
 from gateway.spool import Bytes, Incoming, Spool, StoredFile
 from gateway.uids import is_uid
+
+_CHECK_SPACE_EVERY_BYTES = 4 << 20
+_DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.6
 
 
 @dataclass(frozen=True)
 class AdmissionLimits:
-    """What is taken in: size of one data set, and the space that must stay on the disk."""
+    """What is taken in: size of one data set, the space that must stay on the disk, and which duplicates."""
 
     max_instance_bytes: int = 2 * 1024**3
     keep_free_bytes: int = 512 * 1024**2
     refuse_over_fraction: float = 0.95
+    duplicates: Duplicates = Duplicates.KEEP_FIRST
 
 
 @dataclass(frozen=True)
 class Arrival:
     """What the protocol says about an instance, before its data set is looked at.
 
-    ``source`` is the name of the configured peer; the UIDs are those of the command set.
+    ``source`` is the name of the configured peer; the UIDs are those of the command set, or of the file meta
+    information. ``study_instance_uid`` is the only study that the request is for, or None.
     """
 
     source: str
@@ -47,6 +53,7 @@ class Arrival:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    study_instance_uid: str | None = None
 
 
 class Admission:
@@ -59,8 +66,10 @@ class Admission:
         clock: Clock,
         log: FilteringBoundLogger,
         limits: AdmissionLimits | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.spool = spool
+        self.tally = tally or Tally()
         self._journal = journal
         self._clock = clock
         self._log = log
@@ -73,13 +82,13 @@ class Admission:
 
     def begin(self, arrival: Arrival) -> Intake:
         """Start to take an instance in. Raises Rejected or OutOfResources, which are recorded."""
-        intake = Intake(self, arrival)
+        intake = Intake(self, arrival, self._clock.monotonic_s())
         with intake.recorded():
             for name, uid in (("Class", arrival.sop_class_uid), ("Instance", arrival.sop_instance_uid)):
                 if not is_uid(uid):
                     raise Rejected(
                         "UID_INVALID",
-                        f"Affected SOP {name} UID is '{printable(uid)}', which is not a UID (PS3.5 9.1).",
+                        f"Affected SOP {name} UID is '{uid_text(uid)}', which is not a UID (PS3.5 9.1).",
                         0xA900,
                     )
             self.check_space(0)
@@ -92,12 +101,36 @@ class Admission:
         intake.write(data_set)
         return intake.finish()
 
+    def count(self, arrival: Arrival, receipt: Receipt, size_bytes: int, began_s: float) -> None:
+        """Count an instance that was taken in, for metrics and status."""
+        took_s = self._clock.monotonic_s() - began_s
+        self.tally.stored(arrival.source, receipt, size_bytes, took_s, self._clock.now_s())
+
     def check_space(self, further_bytes: int) -> None:
         """Raise OutOfResources if the disk would be too full."""
         self.spool.check_space(self._limits.keep_free_bytes, self._limits.refuse_over_fraction, further_bytes)
 
-    def enter(self, stored: StoredFile, header: InstanceHeader, arrival: Arrival) -> Receipt:
-        """Journal a durable file; then the instance may be acknowledged."""
+    def store(self, incoming: Incoming, header: InstanceHeader, arrival: Arrival) -> Receipt:
+        """Keep the file and journal it; then the instance may be acknowledged.
+
+        The digest is held until the row is there: nobody takes the file for garbage meanwhile.
+        """
+        with self.spool.hold(incoming.digest):
+            stored = incoming.keep()
+            if stored.repaired:
+                self._alarm(stored)
+            receipt = self._enter(stored, header, arrival)
+            if receipt is Receipt.REFUSED:
+                self.spool.remove(stored.path)
+                raise Rejected(
+                    "DUPLICATE_SOP_INSTANCE_REFUSED",
+                    f"SOP Instance {header.sop_instance_uid} is here already with other bytes, which are "
+                    "kept (admission.duplicates: refuse): send it under a UID of its own.",
+                    _DUPLICATE_SOP_INSTANCE,
+                )
+        return receipt
+
+    def _enter(self, stored: StoredFile, header: InstanceHeader, arrival: Arrival) -> Receipt:
         instance = NewInstance(
             header=header,
             transfer_syntax_uid=arrival.transfer_syntax_uid,
@@ -107,20 +140,33 @@ class Admission:
             source=arrival.source,
         )
         try:
-            return self._journal.record_instance(instance, self._clock.now_s())
+            return self._journal.record_instance(instance, self._clock.now_s(), self._limits.duplicates)
         except sqlite3.Error as error:
-            # The file stays without a row: garbage for the next start.
+            # The file stays without a row, unless it is sent again: what SQLite says failed may be there.
             raise OutOfResources(
                 "JOURNAL_UNAVAILABLE", f"The journal could not be written ({error}): check its disk."
             ) from error
 
+    def _alarm(self, stored: StoredFile) -> None:
+        """The file that was there was not what was received; the one that came now takes its place."""
+        reason = (
+            f"{stored.path} was damaged on the disk and is in spool/quarantine; it has been sent again and "
+            "is whole. Check the disk of data_dir."
+        )
+        self._log.critical("INSTANCE_DAMAGED", reason=reason, path=stored.path)
+        try:
+            self._journal.quarantine(stored.path, reason, self._clock.now_s())
+        except sqlite3.Error as error:
+            self._log.error("journal_unavailable", reason=str(error))
+
     def note(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
         """Write a rejection down, without any patient attribute."""
+        self.tally.rejected(arrival.source, rejection.name)
         details = {
             "source": arrival.source,
-            "sop_class_uid": printable(arrival.sop_class_uid),
-            "sop_instance_uid": printable(arrival.sop_instance_uid),
-            "transfer_syntax_uid": printable(arrival.transfer_syntax_uid),
+            "sop_class_uid": uid_text(arrival.sop_class_uid),
+            "sop_instance_uid": uid_text(arrival.sop_instance_uid),
+            "transfer_syntax_uid": uid_text(arrival.transfer_syntax_uid),
             "size_bytes": size_bytes,
             "dimse_status": f"{rejection.dimse_status:04X}",
         }
@@ -139,10 +185,12 @@ class Intake:
     recorded then, and nothing of the instance is kept.
     """
 
-    def __init__(self, admission: Admission, arrival: Arrival) -> None:
+    def __init__(self, admission: Admission, arrival: Arrival, began_s: float) -> None:
+        self._began_s = began_s
         self._admission = admission
         self._arrival = arrival
         self._incoming: Incoming | None = None
+        self._next_check_bytes = _CHECK_SPACE_EVERY_BYTES
         self.size_bytes = 0
 
     def open(self) -> None:
@@ -156,29 +204,34 @@ class Intake:
         )
         self._incoming = self._admission.spool.begin(meta)
 
-    def write(self, chunk: Bytes) -> None:
-        """The next bytes of the data set."""
+    def write(self, *chunks: Bytes) -> None:
+        """The next bytes of the data set; several chunks cost no more than one."""
         limit_bytes = self._admission.max_instance_bytes
         with self.recorded():
             incoming = self._open_file()
-            self.size_bytes += len(chunk)
+            count = sum(map(len, chunks))
+            self.size_bytes += count
             if self.size_bytes > limit_bytes:
                 raise Rejected(
                     "INSTANCE_TOO_LARGE",
                     f"The data set has more than {limit_bytes >> 20} MiB, which admission.max_instance_size "
                     "allows.",
                 )
-            incoming.write(chunk)
+            if self.size_bytes >= self._next_check_bytes:
+                self._next_check_bytes = self.size_bytes + _CHECK_SPACE_EVERY_BYTES
+                self._admission.check_space(count)
+            incoming.write(*chunks)
 
     def finish(self) -> Receipt:
         """Make it durable; when this returns, the instance survives a power cut and may be acknowledged."""
         with self.recorded():
             incoming = self._open_file()
+            incoming.start_flush()
             with incoming.body() as body:
                 header = read_header(body, self._arrival.transfer_syntax_uid)
             _check_identity(header, self._arrival)
-            self._admission.check_space(0)
-            receipt = self._admission.enter(incoming.keep(), header, self._arrival)
+            receipt = self._admission.store(incoming, header, self._arrival)
+        self._admission.count(self._arrival, receipt, self.size_bytes, self._began_s)
         failpoint.reach("admit.committed")
         return receipt
 
@@ -213,5 +266,12 @@ def _check_identity(header: InstanceHeader, arrival: Arrival) -> None:
             "IDENTITY_MISMATCH",
             f"The request names {arrival.sop_instance_uid} of class {arrival.sop_class_uid}; the data "
             f"set is {found[1]} of class {found[0]}.",
+            0xA900,
+        )
+    if arrival.study_instance_uid not in (None, header.study_instance_uid):
+        raise Rejected(
+            "STUDY_MISMATCH",
+            f"The request is for the study {arrival.study_instance_uid}; the instance belongs to "
+            f"{header.study_instance_uid}.",
             0xA900,
         )

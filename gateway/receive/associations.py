@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 
 class OpenAssociations:
@@ -42,5 +42,9 @@ class OpenAssociations:
 
     def wait_until_none(self, timeout_s: float) -> bool:
         """Wait for the last one to end; False if some are still open after the time."""
+        return self.wait_for(lambda: not self._open, timeout_s)
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until the open associations are as ``condition`` wants; it is asked when one has ended."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._open, timeout_s)
+            return self._changed.wait_for(condition, timeout_s)

@@ -1,34 +1,28 @@
-"""Who may open an association: called AE title, calling AE title and address against the peers."""
+"""Who is calling: AE titles, address and certificate of an association against the configured peers."""
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from gateway.receive import refusals
+from gateway.receive.calls import Call, KnownPeer, Node, Refusal
+from gateway.receive.certificates import ExpectedCertificate
+from gateway.receive.names import Names
+from gateway.receive.places import Places
 from gateway.receive.text import printable
 
-
-@dataclass(frozen=True)
-class KnownPeer:
-    """A configured peer with role source. ``host`` is an address or a name that resolves to some."""
-
-    name: str
-    ae_title: str
-    host: str
+__all__ = ["Call", "Callers", "KnownPeer", "Node", "Refusal"]
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why an association is rejected; the numbers are those of A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+class _Bound:
+    """A peer with what its settings mean."""
 
-    name: str
-    reason: str
-    result: int
-    source: int
-    diagnostic: int
+    peer: KnownPeer
+    places: Places
+    certificate: ExpectedCertificate | None
 
 
 class Callers:
@@ -36,69 +30,88 @@ class Callers:
 
     Parameters
     ----------
-    ae_title
-        Ours: the only called AE title that we answer to.
+    ours
+        Our AE title, the only called one that we answer to; a :class:`Node` says the ports too.
     peers
-        Several may share an AE title when their hosts differ.
+        Several may share an AE title when their addresses or certificates differ. Raises ValueError for
+        a certificate that is neither subject nor fingerprint.
     unknown_callers
         ``accept`` takes anybody who knows our AE title, under the name ``AE@address``.
     """
 
     def __init__(
-        self, ae_title: str, peers: Sequence[KnownPeer], unknown_callers: Literal["reject", "accept"]
+        self,
+        ours: str | Node,
+        peers: Sequence[KnownPeer],
+        unknown_callers: Literal["reject", "accept"],
+        names: Names | None = None,
     ) -> None:
-        self._ae_title = ae_title.strip()
-        self._peers = tuple(peers)
+        self.node = Node(ours.strip()) if isinstance(ours, str) else ours
+        self._peers = tuple(_bound(peer) for peer in peers)
         self._unknown_callers = unknown_callers
+        self._names = names or Names()
+        for host in {host for each in self._peers for host in each.places.hosts}:
+            self._names.ask(host)  # so that the first caller finds the answer
 
-    def identify(self, called: str, calling: str, address: str) -> str | Refusal:
-        """The name of the peer that is calling from ``address``, or why it is refused."""
-        called, calling = called.strip(), calling.strip()
-        if called != self._ae_title:
-            return Refusal(
-                "CALLED_AE_TITLE_NOT_RECOGNISED",
-                f"'{printable(calling)}' at {address} called '{printable(called)}' and this is "
-                f"'{self._ae_title}': set our AE title to {self._ae_title} at the calling system.",
-                1, 1, 7,
-            )  # fmt: skip
-        titled = [peer for peer in self._peers if peer.ae_title.strip() == calling]
-        for peer in titled:
-            if _same_host(peer.host, address):
-                return peer.name
+    @property
+    def only_one(self) -> bool:
+        """True if nobody else could ever call: one configured peer, and no unknown callers."""
+        return len(self._peers) <= 1 and self._unknown_callers == "reject"
+
+    def identify(self, call: Call) -> KnownPeer | Refusal:
+        """The peer that is calling, or why it is refused."""
+        call = replace(
+            call, called_ae_title=call.called_ae_title.strip(), calling_ae_title=call.calling_ae_title.strip()
+        )
+        if call.called_ae_title != self.node.ae_title:
+            return refusals.wrong_called_title(self.node, call)
+        titled = [each for each in self._peers if each.peer.ae_title.strip() == call.calling_ae_title]
+        reasons = []
+        for each in titled:
+            if each.places.hold(call.address, self._names):
+                reason = self._not_this_one(each, call)
+                if reason is None:
+                    return each.peer
+                reasons.append(reason)
+        return reasons[0] if reasons else self._none_of_them(call, titled)
+
+    def _not_this_one(self, each: _Bound, call: Call) -> Refusal | None:
+        """Why a caller with the right title and address is still not this peer; None if it is."""
+        peer, wanted, shown = each.peer, each.certificate, call.certificate
+        if not call.secure and (peer.tls == "required" or wanted is not None):
+            return refusals.tls_required(self.node, call, peer)
+        if wanted is not None and shown is None:
+            return refusals.no_certificate(self.node, call, peer)
+        if wanted is not None and shown is not None and wanted.matches(shown):
+            return None
+        if owner := self._owner_of_certificate(call):
+            return refusals.other_certificate(self.node, call, owner)
+        return refusals.wrong_certificate(self.node, call, peer) if wanted is not None else None
+
+    def _none_of_them(self, call: Call, titled: Sequence[_Bound]) -> KnownPeer | Refusal:
+        """No configured peer with this title calls from there."""
+        if owner := self._owner_of_certificate(call):
+            return refusals.other_certificate(self.node, call, owner)
         if self._unknown_callers == "accept":
-            return f"{printable(calling)}@{address}"
-        if titled:
-            hosts = ", ".join(peer.host for peer in titled)
-            return Refusal(
-                "ADDRESS_NOT_ALLOWED",
-                f"'{printable(calling)}' called from {address} and is configured at {hosts}: correct the "
-                f"host of {', '.join(peer.name for peer in titled)} under peers, or call from there.",
-                1, 1, 3,
-            )  # fmt: skip
-        return Refusal(
-            "CALLING_AE_TITLE_NOT_RECOGNISED",
-            f"'{printable(calling)}' at {address} is no configured source: add a peer with this AE title, "
-            f"host {address} and role source, or correct the AE title at the calling system.",
-            1, 1, 3,
-        )  # fmt: skip
+            title = printable(call.calling_ae_title)
+            return KnownPeer(f"{title}@{call.address}", title, call.address, is_configured=False)
+        if not titled:
+            return refusals.unknown_title(self.node, call)
+        peers = [each.peer for each in titled]
+        hosts = [host for each in titled for host in each.places.unresolved(self._names)]
+        if hosts:
+            return refusals.unresolved_name(self.node, call, peers, hosts)
+        return refusals.wrong_address(self.node, call, peers)
+
+    def _owner_of_certificate(self, call: Call) -> KnownPeer | None:
+        """The peer whose certificate was shown."""
+        shown = call.certificate
+        if shown is None:
+            return None
+        owners = (each.peer for each in self._peers if each.certificate and each.certificate.matches(shown))
+        return next(owners, None)
 
 
-def _same_host(host: str, address: str) -> bool:
-    wanted = _plain(address)
-    try:
-        return _plain(host) == wanted
-    except ValueError:  # a name
-        pass
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return any(_plain(str(entry[4][0])) == wanted for entry in found)
-
-
-def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address without zone; IPv4 where it is IPv4 mapped into IPv6."""
-    plain = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(plain, ipaddress.IPv6Address) and plain.ipv4_mapped is not None:
-        return plain.ipv4_mapped
-    return plain
+def _bound(peer: KnownPeer) -> _Bound:
+    expected = ExpectedCertificate.parse(peer.certificate) if peer.certificate else None
+    return _Bound(peer, Places.of(peer), expected)

@@ -1,45 +1,55 @@
-"""The storage SCP: C-ECHO and C-STORE from configured peers (PS3.4 annexes A and B).
+"""The storage SCP: C-ECHO and C-STORE from configured peers (PS3.4 annexes A and B), and further services.
 
-0000 is answered only after :meth:`gateway.receive.admit.Admission.admit` returned.
+0000 is answered only after :meth:`gateway.receive.admit.Intake.finish` returned.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-import threading
-import traceback
+import ssl
 from collections.abc import Sequence
-from typing import Literal
+from typing import cast
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom._globals import APPLICATION_CONTEXT_NAME
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 from structlog.typing import FilteringBoundLogger
 
 from gateway.clock import Clock
-from gateway.errors import Rejected
 from gateway.journal import Journal
+from gateway.logs import places
+from gateway.receive import negotiation
+from gateway.receive.acceptance import Acceptance, Watcher
+from gateway.receive.acceptor import GuardedAssociation
 from gateway.receive.admit import Admission, Arrival
 from gateway.receive.associations import OpenAssociations
-from gateway.receive.callers import Callers, KnownPeer, Refusal
+from gateway.receive.commands import Command
+from gateway.receive.connections import Connections
+from gateway.receive.gate import Call, Gate, KnownPeer, Refusal
+from gateway.receive.listeners import ScpLimits, TlsListener
+from gateway.receive.messages import SUCCESS, Context, MessageLimits
 from gateway.receive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from gateway.receive.text import ascii_text, printable
+from gateway.receive.records import Incidents
+from gateway.receive.services import Service
+from gateway.receive.store import InstanceReceiver
+from gateway.receive.tls import TlsContext, peer_certificate
 from gateway.receive.transport import GuardedServer
+from gateway.receive.violations import Violation
 
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
-_TRANSIENT, _PRESENTATION_PROVIDER, _LOCAL_LIMIT = 2, 3, 2
+__all__ = ["ScpLimits", "StorageSCP", "TlsListener"]
+
 _ANSWERED_OVER_LIMIT_BYTES = 16 << 20  # a little too long gets a status; longer ends the association
-_ERROR_COMMENT_CHARACTERS = 64  # VR LO, (0000,0902)
+_CONNECTIONS_PER_ASSOCIATION = 4
+_LEAST_CONNECTIONS = 64
+_NO_LIMIT = 1_000_000
+_INTERNAL = Refusal("INTERNAL_ERROR", "The gateway could not decide; see its log.", 2, 1, 1)
 
 
 class StorageSCP:
-    """Listens for associations; one thread pair per association (pynetdicom).
+    """Listens for associations; two threads for each, of which one reads and stores.
 
     Parameters
     ----------
@@ -47,18 +57,14 @@ class StorageSCP:
         Ours; no other called AE title is answered.
     host, port
         Where to listen; port 0 takes a free one, see :attr:`port`.
-    peers
-        The configured peers that may send to us.
-    unknown_callers
-        Whether callers that are no configured peer are taken.
-    max_associations
-        Open at the same time; one more is rejected as transient.
-    max_pdu_bytes
-        The longest P-DATA-TF that a peer may send.
-    idle_timeout_s
-        A peer that is silent for so long loses its association.
+    tls
+        A second listener, if there is one.
+    gate
+        Decides on every association.
     contexts
         From :func:`gateway.receive.contexts.storage_contexts`.
+    services
+        What we serve besides C-ECHO and C-STORE.
     """
 
     def __init__(
@@ -67,206 +73,225 @@ class StorageSCP:
         ae_title: str,
         host: str,
         port: int,
-        peers: Sequence[KnownPeer],
-        unknown_callers: Literal["reject", "accept"],
-        max_associations: int,
-        max_pdu_bytes: int,
-        idle_timeout_s: float,
+        gate: Gate,
+        limits: ScpLimits,
         contexts: Sequence[PresentationContext],
         admission: Admission,
         associations: OpenAssociations,
         journal: Journal,
         clock: Clock,
         log: FilteringBoundLogger,
+        services: Sequence[Service] = (),
+        tls: TlsListener | None = None,
     ) -> None:
         self._address = (host, port)
-        self._callers = Callers(ae_title, peers, unknown_callers)
-        self._max_associations = max_associations
-        self._idle_timeout_s = idle_timeout_s
-        self._contexts = list(contexts)
+        self._tls = tls
+        self._gate = gate
+        self._limits = limits
+        self._services = tuple(services)
+        offered = [*contexts, *(context for service in services for context in service.contexts())]
+        self._contexts = {str(context.abstract_syntax): context for context in offered}
+        self._storage_classes = frozenset(
+            uid for uid in self._contexts if uid_to_service_class(uid) is StorageServiceClass
+        )
         self._admission = admission
         self._associations = associations
-        self._journal = journal
-        self._clock = clock
+        self._incidents = Incidents(journal, clock, log)
         self._log = log
-        self._gate = threading.Lock()
-        self._server: GuardedServer | None = None
+        most = max(_CONNECTIONS_PER_ASSOCIATION * limits.max_associations, _LEAST_CONNECTIONS)
+        self._connections = Connections(most, limits.max_connections_per_address, self._on_crowded)
+        self._servers: list[GuardedServer] = []
         self._ae = AE(ae_title)
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        self._ae.maximum_pdu_size = max_pdu_bytes
-        # Ours is the limit that answers; this one also counts connections that never say hello.
-        self._ae.maximum_associations = 4 * max_associations
-        self._ae.network_timeout = idle_timeout_s
-        self._ae.dimse_timeout = idle_timeout_s
-        self._ae.acse_timeout = min(idle_timeout_s, 30.0)
+        self._ae.maximum_pdu_size = limits.max_pdu_bytes
+        self._ae.maximum_associations = _NO_LIMIT  # the gate has ours
+        self._ae.network_timeout = limits.idle_timeout_s
+        self._ae.dimse_timeout = limits.idle_timeout_s
 
     @property
     def port(self) -> int:
         """The port that we listen on; known after :meth:`start`."""
-        if self._server is None:
-            raise RuntimeError("the storage SCP is not started")
-        return int(self._server.server_address[1])
+        return self._server(0).port
+
+    @property
+    def tls_port(self) -> int:
+        """That of the listener for TLS."""
+        return self._server(1).port
+
+    def _server(self, number: int) -> GuardedServer:
+        if number >= len(self._servers):
+            raise RuntimeError("the storage SCP is not started, or has no such listener")
+        return self._servers[number]
 
     def start(self) -> None:
-        """Bind and accept; raises OSError if the address cannot be bound."""
+        """Bind and accept; raises OSError if an address cannot be bound."""
         # pynetdicom prints data sets and protocol text; what a person needs, we log ourselves.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-        self._server = GuardedServer(
-            self._ae,
-            self._address,
-            self._contexts,
-            [
-                (evt.EVT_REQUESTED, self._on_requested),
-                (evt.EVT_C_ECHO, self._on_echo),
-                (evt.EVT_C_STORE, self._on_store),
-            ],
-            on_end=self._on_end,
-            on_overrun=self._on_overrun,
-            max_message_bytes=self._admission.max_instance_bytes + _ANSWERED_OVER_LIMIT_BYTES,
-            receive_timeout_s=self._idle_timeout_s,
-        )
-        threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.1},
-            name="storage-scp",
-            daemon=True,
-        ).start()
+        try:
+            self._servers.append(GuardedServer(self._address, self._acceptance(None), self._connections))
+            if self._tls is not None:
+                address = (self._tls.host, self._tls.port)
+                acceptance = self._acceptance(self._tls.context)
+                self._servers.append(GuardedServer(address, acceptance, self._connections))
+        except OSError:
+            for server in self._servers:
+                server.stop_accepting()
+            self._servers.clear()
+            raise
+        for number, server in enumerate(self._servers):
+            server.start("storage-scp-tls" if number else "storage-scp")
 
     def stop(self, drain_timeout_s: float) -> None:
         """Stop accepting, let open associations finish for so long, then abort them."""
-        server = self._server
-        if server is None:
+        if not self._servers:
             return
-        server.stop_accepting()
+        for server in self._servers:
+            server.stop_accepting()
+        self._connections.end_all()
         if not self._associations.wait_until_none(drain_timeout_s):
             self._log.warning("associations_aborted", open=self._associations.by_source())
-        # A connection that never asked for an association has no A-ABORT; it ends with the process.
-        established = [a for a in server.active_associations if a.is_established]
-        for association in established:
-            association.abort()
-        for association in established:
-            association.join(timeout=5.0)
-        self._server = None
+        for server in self._servers:
+            server.abort_all()
+        self._servers.clear()
+
+    def _acceptance(self, tls: TlsContext | None) -> Acceptance:
+        limits = self._limits
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_C_ECHO, self._on_echo),
+        ]
+        for service in self._services:
+            handlers += service.handlers()
+        return Acceptance(
+            ae=self._ae,
+            handlers=handlers,
+            watcher=Watcher(
+                self._begin_store, self._on_end, self._on_closed, self._on_violation, self._on_failure
+            ),
+            limits=MessageLimits(
+                store_bytes=self._admission.max_instance_bytes + _ANSWERED_OVER_LIMIT_BYTES,
+                other_bytes=limits.max_message_bytes,
+                stall_s=limits.idle_timeout_s,
+            ),
+            association_timeout_s=limits.association_timeout_s,
+            storage_classes=self._storage_classes,
+            tls=tls,
+        )
 
     # -- associations -------------------------------------------------------------------------
 
     def _on_requested(self, event: Event) -> None:
         """Accept or reject, before negotiation. Whatever fails here, rejects."""
+        association = cast(GuardedAssociation, event.assoc)
         try:
-            refusal = self._admit_association(event.assoc)
-        except Exception:
-            self._reject(event.assoc, _internal_refusal())
-            raise
-        if refusal is not None:
-            self._note_refusal(refusal)
-            self._reject(event.assoc, refusal)
+            found = self._unknown_protocol(association) or self._gate.decide(_call(association))
+            if isinstance(found, KnownPeer):
+                self._offer(association, found)
+        except Exception as error:  # noqa: BLE001 - nobody gets in by a mistake of ours
+            self._on_failure(error)
+            found = _INTERNAL
+        if isinstance(found, Refusal):
+            association.acse.send_reject(found.result, found.source, found.diagnostic)
+            association.kill()  # waits until the A-ASSOCIATE-RJ is out
+            return
+        self._connections.associated(association)
+        self._log.info("association_opened", source=found.name, address=association.address)
 
-    def _admit_association(self, association: Association) -> Refusal | None:
+    def _offer(self, association: GuardedAssociation, peer: KnownPeer) -> None:
+        """Give pynetdicom what it is to negotiate."""
+        proposals, request = association.proposals, association.requestor.primitive
+        offered = negotiation.offer(proposals, self._contexts, self._storage_classes, peer)
+        association.acceptor.supported_contexts = offered
+        if request is not None:
+            request.presentation_context_definition_list = negotiation.requested(proposals, offered)
+
+    def _unknown_protocol(self, association: GuardedAssociation) -> Refusal | None:
+        """Another application context than DICOM's (PS3.7 A.2.1)."""
         request = association.requestor.primitive
-        if request is None:
-            raise ValueError("pynetdicom asked about an association without a request")
-        address = association.requestor.address
-        called, calling = request.called_ae_title or "", request.calling_ae_title or ""
-        caller = self._callers.identify(called, calling, address)
-        if isinstance(caller, Refusal):
-            return caller
-        with self._gate:
-            count = self._associations.count()
-            if count >= self._max_associations:
-                return Refusal(
-                    "TOO_MANY_ASSOCIATIONS",
-                    f"{caller} called while {count} associations were open and dicom.max_associations is "
-                    f"{self._max_associations}: the calling system should try again.",
-                    _TRANSIENT,
-                    _PRESENTATION_PROVIDER,
-                    _LOCAL_LIMIT,
-                )
-            self._associations.opened(association, caller)
-        self._log.info("association_opened", source=caller, address=address)
-        return None
+        if request is None or str(request.application_context_name) == APPLICATION_CONTEXT_NAME:
+            return None
+        reason = (
+            f"{association.address} asked for another application context than that of DICOM "
+            f"({APPLICATION_CONTEXT_NAME}): find out what calls there."
+        )
+        name = "APPLICATION_CONTEXT_NOT_SUPPORTED"
+        self._incidents.note("association", name, reason, {"address": association.address})
+        return Refusal(name, reason, 1, 1, 2)
 
-    def _note_refusal(self, refusal: Refusal) -> None:
-        self._record("association", refusal.name, refusal.reason)
+    def _on_accepted(self, event: Event) -> None:
+        """An association without any presentation context is of no use to anybody: say why."""
+        association = cast(GuardedAssociation, event.assoc)
+        source = self._associations.source_of(association) or ""
+        refused = negotiation.refused(association, association.proposals)
+        if association.accepted_contexts:
+            if refused:
+                self._log.debug("presentation_contexts_refused", source=source, first=refused)
+            return
+        reason = negotiation.none_accepted(source, refused)
+        details = {"source": source, "address": association.requestor.address, "refused": refused}
+        self._incidents.note("association", "NO_PRESENTATION_CONTEXT_ACCEPTED", reason, details)
 
-    def _record(self, subject: str, name: str, reason: str) -> None:
-        self._log.warning(f"{subject}_rejected", name=name, reason=reason)
-        try:
-            self._journal.record(subject, name, reason, self._clock.now_s())
-        except sqlite3.Error as error:
-            self._log.error("journal_unavailable", reason=str(error))
-
-    def _reject(self, association: Association, refusal: Refusal) -> None:
-        association.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
-        association.kill()  # waits until the A-ASSOCIATE-RJ is out
-
-    def _on_end(self, association: Association) -> None:
+    def _on_end(self, association: GuardedAssociation) -> None:
         source = self._associations.source_of(association)
         if source is not None:
             ending = "released" if association.is_released else "aborted"
             self._log.info("association_ended", source=source, ending=ending)
         self._associations.closed(association)
+        for service in self._services:
+            service.ended(association)
+        self._connections.opened(association, association.address, association.cut)
 
-    def _on_overrun(self, association: Association) -> None:
-        source = self._associations.source_of(association) or ""
+    def _on_closed(self, association: GuardedAssociation) -> None:
+        self._connections.closed(association)
+        for server in self._servers:
+            server.closed(association)
+
+    def _on_violation(self, association: GuardedAssociation, violation: Violation) -> None:
+        source, address = self._associations.source_of(association), association.address
+        subject = "instance" if violation.name == "INSTANCE_TOO_LARGE" else "association"
+        reason = f"{source or address}: {violation.reason}"
+        self._incidents.note(subject, violation.name, reason, {"source": source or "", "address": address})
+
+    def _on_failure(self, error: BaseException) -> None:
+        self._log.error("association_failed", error=type(error).__name__, places=places(error))
+
+    def _on_crowded(self, address: str, limit: str) -> None:
         reason = (
-            f"{source} sent more than {self._admission.max_instance_bytes >> 20} MiB "
-            "(admission.max_instance_size) in one message; the association was aborted."
+            f"{address} has connections that do not ask for an association; over the limit of {limit}, the "
+            "oldest is closed: find out what connects there."
         )
-        self._record("instance", "INSTANCE_TOO_LARGE", reason)
+        self._incidents.note("association", "TOO_MANY_CONNECTIONS", reason, {"address": address})
 
     # -- services -----------------------------------------------------------------------------
 
     def _on_echo(self, event: Event) -> int:  # noqa: ARG002 - the signature is pynetdicom's
         return SUCCESS
 
-    def _on_store(self, event: Event) -> Dataset:
-        """Answer a C-STORE: exactly one status, never an exception (pynetdicom would say C211)."""
-        try:
-            receipt = self._admit_instance(event)
-        except Rejected as rejection:
-            return _status(rejection.dimse_status, f"{rejection.name}: {rejection.reason}")
-        except OSError as error:
-            self._log.error("store_failed", reason=error.strerror or type(error).__name__)
-            return _status(OUT_OF_RESOURCES, "DISK_ERROR: the gateway cannot store now, send again later.")
-        except Exception as error:  # noqa: BLE001 - the peer must get an answer that we chose
-            # Names and places only: the text of an unforeseen exception may quote the data set.
-            frames = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
-            self._log.error("store_failed", error=type(error).__name__, frames=frames)
-            return _status(CANNOT_UNDERSTAND, "INTERNAL_ERROR: see the log of the gateway.")
-        self._log.debug("instance_admitted", receipt=receipt)
-        return _status(SUCCESS)
-
-    def _admit_instance(self, event: Event) -> str:
-        request, context = event.request, event.context
-        if not isinstance(request, C_STORE) or request.DataSet is None:
-            raise Rejected("EMPTY_DATA_SET", "The request has no data set.")
-        sop_class_uid = str(request.AffectedSOPClassUID)
-        if sop_class_uid != context.abstract_syntax:
-            raise Rejected(
-                "SOP_CLASS_NOT_NEGOTIATED",
-                f"The request is for {printable(sop_class_uid)} in a presentation context for "
-                f"{context.abstract_syntax}.",
-                0x0122,
-            )
+    def _begin_store(
+        self, association: GuardedAssociation, context: Context, request: Command
+    ) -> InstanceReceiver:
         arrival = Arrival(
-            source=self._associations.source_of(event.assoc) or "",
-            source_ae_title=event.assoc.requestor.ae_title,
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(context.transfer_syntax),
+            source=self._associations.source_of(association) or "",
+            source_ae_title=association.requestor.ae_title,
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            transfer_syntax_uid=context.transfer_syntax,
         )
-        return self._admission.admit(request.DataSet.getbuffer(), arrival)
+        return InstanceReceiver(self._admission, arrival, context.abstract_syntax, self._log)
 
 
-def _internal_refusal() -> Refusal:
-    return Refusal("INTERNAL_ERROR", "The gateway could not decide; see its log.", _TRANSIENT, 1, 1)
-
-
-def _status(code: int, comment: str = "") -> Dataset:
-    """Status (0000,0900) and Error Comment (0000,0902) of a response."""
-    status = Dataset()
-    status.Status = code
-    if comment:
-        status.ErrorComment = ascii_text(comment, _ERROR_COMMENT_CHARACTERS)
-    return status
+def _call(association: GuardedAssociation) -> Call:
+    request = association.requestor.primitive
+    if request is None:
+        raise ValueError("pynetdicom asked about an association without a request")
+    connection = association.secure_socket
+    return Call(
+        association=association,
+        called_ae_title=request.called_ae_title or "",
+        calling_ae_title=request.calling_ae_title or "",
+        address=association.address,
+        certificate=peer_certificate(connection) if isinstance(connection, ssl.SSLSocket) else None,
+        secure=connection is not None,
+    )

@@ -10,10 +10,11 @@ from ai.source.facts import Facts
 from ai.source.facts import read_header as read_facts
 from gateway.errors import Rejected
 from gateway.header import FACT_KEYWORDS, InstanceHeader
-from gateway.receive.text import printable
+from gateway.receive.text import uid_text
 from gateway.uids import is_uid
 
 _IDENTITY = frozenset({"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"})
+_WANTED = FACT_KEYWORDS | _IDENTITY
 _DATA_SET_REFUSED, _DOES_NOT_MATCH = 0xC000, 0xA900
 
 
@@ -25,7 +26,7 @@ def read_header(data: bytes | bytearray | memoryview, transfer_syntax_uid: str) 
     (0xC000); IDENTITY_MISSING, UID_INVALID (0xA900).
     """
     try:
-        found = read_facts(data, transfer_syntax_uid, FACT_KEYWORDS | _IDENTITY)
+        found = read_facts(data, transfer_syntax_uid, _WANTED)
     except HeaderError as error:
         raise Rejected(error.code, error.reason, _DATA_SET_REFUSED) from error
     return InstanceHeader(
@@ -47,7 +48,7 @@ def _uid(facts: Facts, keyword: str) -> str:
     if len(values) != 1 or not is_uid(values[0]):
         raise Rejected(
             "UID_INVALID",
-            f"{keyword} is '{printable(values[0])}', which is not a UID (PS3.5 9.1).",
+            f"{keyword} is '{uid_text(values[0])}', which is not a UID (PS3.5 9.1).",
             _DOES_NOT_MATCH,
         )
     return values[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,7 +11,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -27,11 +28,14 @@ class Check:
 Checks = Callable[[], Mapping[str, Check]]
 
 
-def make_app(checks: Checks, metrics: Callable[[], bytes], listen_host: str) -> Starlette:
+def make_app(
+    checks: Checks, metrics: Callable[[], bytes], listen_host: str, further: Sequence[BaseRoute] = ()
+) -> Starlette:
     """The application.
 
     ``GET /health/live`` is 200 while the process serves at all; ``GET /health/ready`` is 200 when
-    every check holds and 503 otherwise, with the reasons; ``GET /metrics`` is for Prometheus.
+    every check holds and 503 otherwise, with the reasons; ``GET /metrics`` is for Prometheus; ``further``
+    are routes of others. No body is read but by those.
     A listener on loopback answers to loopback names only, so that no web page of another site can
     reach it through the name system (DNS rebinding).
     """
@@ -57,6 +61,39 @@ def make_app(checks: Checks, metrics: Callable[[], bytes], listen_host: str) -> 
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/metrics", scrape),
+            *further,
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+            Middleware(UnreadBodies),
+        ],
     )
+
+
+class UnreadBodies:
+    """Closes the connection after an answer that did not wait for the request's body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; watch whether the body was read."""
+        has_body = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 "))
+            for name, value in scope.get("headers", ())
+        )
+        is_read = not has_body
+
+        async def watched_receive() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def watched_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                fields = [each for each in message.get("headers", ()) if each[0] != b"connection"]
+                message = {**message, "headers": [*fields, (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, watched_receive, watched_send)

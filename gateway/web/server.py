@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 
+from gateway.web.connections import MAX_HEAD_BYTES, GuardedProtocol
+from gateway.web.tls import TlsDoor
+
+_SHUTDOWN_S = 2
+"""For requests under way to be answered; those that store have had their time before (drain_timeout)."""
+
 
 class WebServer:
-    """Binds at once (OSError if it cannot); answers between ``start`` and ``stop``."""
+    """Binds at once (OSError if it cannot); answers between ``start`` and ``stop``; ``door``: HTTPS only."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, door: TlsDoor | None = None) -> None:
+        self._door = door
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
         self._server: uvicorn.Server | None = None
@@ -31,7 +40,18 @@ class WebServer:
     def start(self, app: Starlette) -> None:
         """Start to answer."""
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False, workers=1
+            app,
+            http=cast("type[asyncio.Protocol]", self._door or GuardedProtocol),
+            ws="none",
+            log_config=None,
+            log_level="error",  # a stranger's broken requests are no news, and would fill the log
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,  # whoever connects is the client, whatever it says about others
+            workers=1,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

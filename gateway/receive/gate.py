@@ -1,0 +1,148 @@
+"""Decides on an association before it is negotiated: who calls, and whether there is room."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from gateway.clock import Clock
+from gateway.journal import Journal
+from gateway.receive import refusals
+from gateway.receive.associations import OpenAssociations
+from gateway.receive.callers import Callers
+from gateway.receive.calls import Call, KnownPeer, Node, Refusal
+from gateway.receive.certificates import PeerCertificate
+from gateway.receive.records import Repeats
+from gateway.receive.text import printable
+
+__all__ = ["Call", "Callers", "Gate", "KnownPeer", "Node", "Refusal", "RefusalLog"]
+
+GRACE_S = 0.25
+"""Where there is no room, so long an association may take to end: senders abort or close, and call again."""
+
+
+class RefusalLog:
+    """Writes refused associations down: a log line, a journal record, a count for the metrics.
+
+    The same refusal of the same caller is written once a minute, with how often it was repeated; and
+    there are at most 120 records a minute, so that a caller who tries ten thousand times fills no disk.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock, log: FilteringBoundLogger) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._log = log
+        self._repeats = Repeats(clock)
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def counts(self) -> Mapping[str, int]:
+        """Refusals by name since the start."""
+        with self._lock:
+            return dict(self._counts)
+
+    def note(self, refusal: Refusal, call: Call) -> None:
+        """Write a refusal down; the journal being out of order keeps nobody from being refused."""
+        details = {
+            "source": refusal.peer,
+            "address": call.address,
+            "called": printable(call.called_ae_title.strip()),
+            "calling": printable(call.calling_ae_title.strip()),
+            "advice": refusal.advice,
+        }
+        if call.certificate is not None:
+            details["certificate"] = refusals.describe(call.certificate)
+        with self._lock:
+            self._counts[refusal.name] += 1
+        repeated = self._repeats.due(refusal.name, call.address, details["calling"], details["called"])
+        if repeated is None:
+            return
+        more = {"repeated": repeated} if repeated else {}
+        self._log.warning("association_rejected", name=refusal.name, reason=refusal.reason, **details, **more)
+        try:
+            record = {**details, **more}
+            self._journal.record("association", refusal.name, refusal.reason, self._clock.now_s(), record)
+        except sqlite3.Error as error:
+            self._log.error("journal_unavailable", reason=str(error))
+
+
+class Gate:
+    """Takes or refuses a call; thread-safe.
+
+    Parameters
+    ----------
+    max_associations
+        Open at the same time, of all peers. Where several may call, one without a limit of its own takes
+        at most all but one place (all but two of eight or more), so that others can still get in.
+    associations
+        Where what is taken is registered.
+    """
+
+    def __init__(
+        self,
+        callers: Callers,
+        max_associations: int,
+        associations: OpenAssociations,
+        written: RefusalLog,
+    ) -> None:
+        self._callers = callers
+        self._max_associations = max_associations
+        self._associations = associations
+        self._written = written
+        self._deciding = threading.Lock()
+        self._seen: dict[str, PeerCertificate] = {}
+        reserve = 0 if callers.only_one or max_associations < 3 else 1 if max_associations < 8 else 2
+        self._most_of_one = max_associations - reserve
+
+    def decide(self, call: Call) -> KnownPeer | Refusal:
+        """Take the call and register its association, or refuse it and write that down."""
+        found = self._callers.identify(call)
+        if isinstance(found, KnownPeer):
+            peer, refusal = found, self._take(found, call)
+            if refusal is not None and self._associations.wait_for(
+                lambda: self._has_room(peer, call), GRACE_S
+            ):
+                refusal = self._take(peer, call)
+            if refusal is None:
+                return peer
+            found = refusal
+        self._written.note(found, call)
+        return found
+
+    def _take(self, peer: KnownPeer, call: Call) -> Refusal | None:
+        with self._deciding:
+            refusal = self._limit(peer, call)
+            if refusal is None:
+                self._associations.opened(call.association, peer.name)
+                if call.certificate is not None and peer.is_configured:
+                    self._seen[peer.name] = call.certificate
+            return refusal
+
+    def _has_room(self, peer: KnownPeer, call: Call) -> bool:
+        return self._limit(peer, call) is None
+
+    def certificates_seen(self) -> Mapping[str, PeerCertificate]:
+        """Configured peer → the certificate that it showed last."""
+        with self._deciding:
+            return dict(self._seen)
+
+    def _limit(self, peer: KnownPeer, call: Call) -> Refusal | None:
+        opened, node = self._associations.by_source(), self._callers.node
+        total = sum(opened.values())
+        if peer.is_configured:
+            of_peer = opened.get(peer.name, 0)
+        else:  # whoever calls from one address may call itself anything
+            of_peer = sum(count for name, count in opened.items() if name.endswith(f"@{peer.host}"))
+        if peer.max_associations and of_peer >= peer.max_associations:
+            limit = peer.max_associations
+            return refusals.too_many_of_peer(node, call, peer, of_peer, limit, self._max_associations)
+        if total >= self._max_associations:
+            return refusals.too_many(node, call, peer, total, self._max_associations)
+        if not peer.max_associations and of_peer >= self._most_of_one:
+            limit = self._most_of_one
+            return refusals.too_many_of_peer(node, call, peer, of_peer, limit, self._max_associations)
+        return None

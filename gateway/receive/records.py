@@ -1,0 +1,71 @@
+"""Writes down what peers do wrong on a connection, at most so often that it fills no disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from gateway.clock import Clock
+from gateway.journal import Journal
+
+_SAME_AGAIN_S = 60.0
+_MOST_REMEMBERED = 1000
+_MOST_RECORDS = 120
+_WINDOW_S = 60.0
+
+
+class Repeats:
+    """Decides what is written: the same thing once a minute, and of one name 120 a minute. Thread-safe.
+
+    The names are few and ours: a flood of one does not hide the others.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._window_s = float("-inf")
+        self._in_window: Counter[str] = Counter()
+
+    def due(self, name: str, *who: Hashable) -> int | None:
+        """How often this came unwritten since it was written last; None if it need not be written now."""
+        now_s, key = self._clock.monotonic_s(), (name, *who)
+        with self._lock:
+            written_s, unwritten = self._last.pop(key, (float("-inf"), 0))
+            if now_s - self._window_s >= _WINDOW_S:
+                self._window_s = now_s
+                self._in_window.clear()
+            is_due = now_s - written_s >= _SAME_AGAIN_S and self._in_window[name] < _MOST_RECORDS
+            self._in_window[name] += is_due
+            self._last[key] = (now_s, 0) if is_due else (written_s, unwritten + 1)
+            while len(self._last) > _MOST_REMEMBERED:
+                self._last.popitem(last=False)
+        return unwritten if is_due else None
+
+
+class Incidents:
+    """A log line and a journal record of what happened to no instance or job of ours. Raises nothing."""
+
+    def __init__(self, journal: Journal, clock: Clock, log: FilteringBoundLogger) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._log = log
+        self._repeats = Repeats(clock)
+
+    def note(self, subject: str, name: str, reason: str, details: Mapping[str, object] | None = None) -> None:
+        """``details`` tell who it was; the same name and details are written once a minute."""
+        details = dict(details or {})
+        repeated = self._repeats.due(name, *(str(value) for value in details.values()))
+        if repeated is None:
+            return
+        if repeated:
+            details["repeated"] = repeated
+        self._log.warning(f"{subject}_rejected", name=name, reason=reason, **details)
+        try:
+            self._journal.record(subject, name, reason, self._clock.now_s(), details)
+        except sqlite3.Error as error:
+            self._log.error("journal_unavailable", reason=str(error))
