@@ -7,8 +7,9 @@ STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 DATA ?= ../shared/data
 TRAINED ?= hippocampus-out
+FUZZ_SECONDS ?= 300
 
-.PHONY: help setup setup-core test-tools demo test test-fast lint format soak bench bench-volume bench-inference bench-results dice docs pictures train-hippocampus clean
+.PHONY: help setup setup-core test-tools demo test test-fast lint format soak fuzz bench bench-volume bench-inference bench-results bench-receive dice docs pictures train-hippocampus clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,14 @@ format: setup  ## Put the code in shape
 
 soak: setup test-tools  ## The kill tests, many more times (about two hours)
 	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash
+	AIGW_HOSTILE_CYCLES=10000 AIGW_FUZZ_STREAMS=20000 AIGW_FUZZ_EXAMPLES=20000 \
+	  $(BIN)/pytest tests/hostile tests/fuzz --timeout 7200
+	$(MAKE) fuzz
+
+fuzz: setup  ## Coverage-guided fuzzing of every reader of hostile bytes, FUZZ_SECONDS each
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group fuzz
+	set -e; for target in tags messages association_request command_set part10 multipart; do \
+	  $(BIN)/python -m tests.fuzz.coverage_guided $$target -max_total_time=$(FUZZ_SECONDS); done
 
 dice: setup  ## Measure ct-tissue against the reference labels in $(DATA)
 	$(BIN)/python benchmarks/dice_ct_tissue.py --data $(DATA)
@@ -63,7 +72,10 @@ bench-results: setup  ## Segmentations against highdicom; their check, the repor
 	$(BIN)/python -m benchmarks.results_sr
 	$(BIN)/python -m benchmarks.results_overview
 
-bench: dice bench-volume bench-inference bench-results  ## All benchmarks
+bench-receive: setup test-tools  ## Receiving against Orthanc and storescp, in one run (about 10 min, 25 GB of disk)
+	$(BIN)/python -m benchmarks.receive --out bench-receive.json
+
+bench: dice bench-volume bench-inference bench-results bench-receive  ## All benchmarks
 
 docs: setup  ## Write the generated documents again (states, cards, settings schema)
 	$(BIN)/python scripts/generate_docs.py
@@ -75,4 +87,4 @@ train-hippocampus: setup  ## Train the model hippocampus on $(DATA)/training, cr
 	$(BIN)/python -m training.hippocampus --data $(DATA)/training/mr_hippocampus_msd_200 --out $(TRAINED)
 
 clean:  ## Remove what the targets above made
-	rm -rf $(VENV) .venv-core demo-out .tools .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-core demo-out bench-receive.json .tools .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
