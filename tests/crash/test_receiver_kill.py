@@ -150,6 +150,32 @@ def test_killed_at_every_durable_step_nothing_acknowledged_is_lost_and_nothing_i
     assert_resending_gives_exactly_one_row_each(tmp_path, sent)
 
 
+@pytest.mark.parametrize(("point", "missing"), [("spool.written", 1), ("spool.renamed", 0)])
+def test_killed_while_a_damaged_file_is_replaced_the_next_one_replaces_it(
+    tmp_path: Path, point: str, missing: int
+) -> None:
+    """The damaged file is in quarantine then, and the whole one not yet (or just) under its name."""
+    series = ct_series((3, 8, 8))
+    acknowledged: dict[str, str] = {}
+    with serving(tmp_path) as process:
+        send_until_it_dies(process.port, series, acknowledged)
+    (rotten,) = [path for uid, _, path in rows(tmp_path) if uid == series[1].SOPInstanceUID]
+    file = tmp_path / "spool" / rotten
+    raw = bytearray(file.read_bytes())
+    raw[-3] ^= 1
+    file.write_bytes(raw)
+    killed = Process(tmp_path, f"{point}:1")
+    send_until_it_dies(killed.port, series[1:2], {})
+    assert killed.end() == -signal.SIGKILL
+    with serving(tmp_path) as process:
+        assert process.missing == missing  # the alarm of the node
+        again: dict[str, str] = {}
+        send_until_it_dies(process.port, series[1:2], again)
+        assert list(again) == [series[1].SOPInstanceUID]
+    assert_nothing_acknowledged_is_lost(tmp_path, acknowledged)
+    assert [path.read_bytes() for path in (tmp_path / "spool" / "quarantine").iterdir()] == [raw]
+
+
 def test_killed_at_any_time_nothing_acknowledged_is_lost_and_nothing_is_twice(tmp_path: Path) -> None:
     choose = random.Random(20)
     sent: list[Dataset] = []
