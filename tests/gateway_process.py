@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.orthanc import free_port
+
+_PORT_ATTEMPTS = 3
 
 CONFIGURATION = """\
 version: 1
@@ -72,22 +75,36 @@ class GatewayProcess:
         self.log = folder / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, extra: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
-        """Start ``aigw serve``; wait for its ready line, or for its death when a failpoint hits first."""
-        size = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "serve", "--config", str(self.config)],
-                env={**self.environment, **(extra or {})},
-                stderr=log,
-                stdout=log,
-                cwd=Path(__file__).parent.parent,
-            )
-        if wait:
-            wait_until(lambda: self.died or self._ready_after(size), 60, f"the ready line in {self.log}")
+    def start(
+        self, extra: Mapping[str, str] | None = None, *, wait: bool = True, under: Sequence[str] = ()
+    ) -> None:
+        """Start ``aigw serve``; wait for its ready line, or for its death when a failpoint hits first.
 
-    def _ready_after(self, offset: int) -> bool:
-        return b'"event": "ready"' in self.log.read_bytes()[offset:]
+        ``under`` is a command to run it with, such as ``strace``. A port that somebody else was given
+        meanwhile is soon free again.
+        """
+        for _ in range(_PORT_ATTEMPTS):
+            size = self.log.stat().st_size if self.log.exists() else 0
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [*under, sys.executable, "-m", "gateway", "serve", "--config", str(self.config)],
+                    env={**self.environment, **(extra or {})},
+                    stderr=log,
+                    stdout=log,
+                    cwd=Path(__file__).parent.parent,
+                )
+            if not wait:
+                return
+            wait_until(partial(self._is_ready_or_dead, size), 60, f"the ready line in {self.log}")
+            if not (self.died and self._has_logged(b"PORT_NOT_FREE", size)):
+                return
+            time.sleep(1.0)
+
+    def _is_ready_or_dead(self, offset: int) -> bool:
+        return self.died or self._has_logged(b'"event": "ready"', offset)
+
+    def _has_logged(self, text: bytes, offset: int) -> bool:
+        return text in self.log.read_bytes()[offset:]
 
     @property
     def died(self) -> bool:

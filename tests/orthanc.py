@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,18 @@ def free_port() -> int:
 
 
 class Orthanc:
-    """A running Orthanc; ``with Orthanc(folder) as pacs``."""
+    """A running Orthanc; ``with Orthanc(folder) as pacs``.
 
-    def __init__(self, folder: Path, ae_title: str = "ORTHANC") -> None:
+    ``options`` are added to its configuration, ``environment`` to its environment.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ae_title: str = "ORTHANC",
+        options: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         executable = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
         if not Path(executable).exists() or not PLUGIN.exists():
             pytest.fail("Orthanc with orthanc-dicomweb is missing: run `make test-tools`")
@@ -36,6 +47,8 @@ class Orthanc:
         self.ae_title = ae_title
         self.dicom_port = free_port()
         self.http_port = free_port()
+        self._options = dict(options or {})
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -54,11 +67,14 @@ class Orthanc:
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
             "UnknownSopClassAccepted": True,  # label maps are younger than this Orthanc
             "OverwriteInstances": False,
+            **self._options,
         }
         path = self._folder / "orthanc.json"
         path.write_text(json.dumps(configuration))
         log = (self._folder / "orthanc.log").open("ab")
-        self._process = subprocess.Popen([self._executable, str(path)], stdout=log, stderr=log)
+        self._process = subprocess.Popen(
+            [self._executable, str(path)], stdout=log, stderr=log, env=self._environment
+        )
         log.close()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -83,6 +99,12 @@ class Orthanc:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def process_id(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def dicom_web(self) -> str:

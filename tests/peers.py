@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,10 +25,14 @@ from gateway.clock import SystemClock
 from gateway.journal import Journal
 from gateway.receive.admit import Admission, AdmissionLimits
 from gateway.receive.associations import OpenAssociations
-from gateway.receive.callers import KnownPeer
+from gateway.receive.callers import Callers, KnownPeer, Node
 from gateway.receive.contexts import storage_contexts
-from gateway.receive.storage_scp import StorageSCP
+from gateway.receive.gate import Gate, RefusalLog
+from gateway.receive.services import Service
+from gateway.receive.storage_scp import ScpLimits, StorageSCP, TlsListener
 from gateway.spool import Spool
+from gateway.spool.layout import FOLDERS
+from gateway.upkeep.compare import compare_folder
 
 OUR_AE_TITLE = "AIGW"
 SCANNER_AE_TITLE = "SCANNER"
@@ -97,6 +102,9 @@ class RawSender:
         for sop_class in sop_classes:
             ae.add_requested_context(sop_class, list(transfer_syntaxes))
         self.association = ae.associate("127.0.0.1", port, ae_title=called)
+        # Its thread may have taken our answer already when we pause it: it takes it for a request.
+        self._taken: deque[Any] = deque()
+        self.association._serve_request = lambda message, _: self._taken.append(message)  # type: ignore[assignment,method-assign]
 
     def __enter__(self) -> RawSender:
         return self
@@ -140,6 +148,8 @@ class RawSender:
         deadline = time.monotonic() + float(self.association.dimse_timeout or 20)
         while time.monotonic() < deadline and self.association.dul.is_alive():
             _, response = self.association.dimse.get_msg(block=False)
+            if self._taken:
+                response = self._taken.popleft()
             if response is not None or self.association.acse.is_aborted():
                 return response
             time.sleep(0.001)
@@ -217,6 +227,13 @@ class Receiver:
         return self.scp.port
 
 
+def tidy(spool: Spool, journal: Journal) -> tuple[int, tuple[str, ...]]:
+    """Remove what a crash left behind, as the node does; what was removed, and which files are gone."""
+    found = [compare_folder(spool, journal, folder, time.time()) for folder in FOLDERS]
+    removed = spool.remove_parts() + sum(each.unclaimed for each in found)
+    return removed, tuple(path for each in found for path in each.missing)
+
+
 @contextmanager
 def receiver(
     folder: Path,
@@ -228,8 +245,16 @@ def receiver(
     idle_timeout_s: float = 20.0,
     drain_timeout_s: float = 1.0,
     further_classes: Sequence[str] = (),
+    durable: bool = True,
+    services: Sequence[Service] = (),
+    make_tls: Callable[[RefusalLog], TlsListener] | None = None,
+    association_timeout_s: float = 10.0,
+    max_connections_per_address: int = 32,
 ) -> Iterator[Receiver]:
-    """A receiver on a free loopback port, with its spool and journal below ``folder``."""
+    """A receiver on a free loopback port, with its spool and journal below ``folder``.
+
+    Only a benchmark asks for one that is not durable.
+    """
     lines: list[dict[str, Any]] = []
 
     def keep(_: Any, method: str, event: Any) -> Any:
@@ -240,27 +265,33 @@ def receiver(
         None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
     clock = SystemClock()
-    spool = Spool(folder / "spool")
-    journal = Journal(folder / "journal.db")
-    known, _ = journal.known_paths()
-    removed, missing = spool.remove_garbage(known), spool.missing(known)
+    spool = Spool(folder / "spool", durable=durable)
+    journal = Journal(folder / "journal.db", durable=durable)
+    removed, missing = tidy(spool, journal)
     associations = OpenAssociations()
     limits = limits or AdmissionLimits(keep_free_bytes=0, refuse_over_fraction=1.0)
+    written = RefusalLog(journal, clock, log)
+    callers = Callers(Node(OUR_AE_TITLE), peers, unknown_callers)
     scp = StorageSCP(
         ae_title=OUR_AE_TITLE,
         host="127.0.0.1",
         port=0,
-        peers=peers,
-        unknown_callers=unknown_callers,
-        max_associations=max_associations,
-        max_pdu_bytes=131072,
-        idle_timeout_s=idle_timeout_s,
+        gate=Gate(callers, max_associations, associations, written),
+        limits=ScpLimits(
+            max_associations=max_associations,
+            max_connections_per_address=max_connections_per_address,
+            max_pdu_bytes=131072,
+            idle_timeout_s=idle_timeout_s,
+            association_timeout_s=association_timeout_s,
+        ),
         contexts=storage_contexts(further_classes),
         admission=Admission(spool, journal, clock, log, limits),
         associations=associations,
         journal=journal,
         clock=clock,
         log=log,
+        services=services,
+        tls=make_tls(written) if make_tls else None,
     )
     scp.start()
     try:

@@ -23,9 +23,10 @@ import yaml
 from ai.model import shipped_card_folder
 from gateway.clock import SystemClock
 from gateway.header import InstanceHeader
-from gateway.jobs.dispatch import Dispatcher, DispatchSettings
+from gateway.jobs.dispatch import Dispatcher
 from gateway.jobs.executor import LocalExecutor
 from gateway.jobs.messages import WorkerSettings
+from gateway.jobs.request import DispatchSettings
 from gateway.journal import Journal, JournalReader
 from gateway.journal.records import NewInstance, NewJob, SeriesDecision
 from gateway.modelhost import landlock, sandbox

@@ -30,7 +30,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from gateway.errors import ConfigurationError
 from gateway.journal import JournalReader
 from gateway.receive.admit import Admission, AdmissionLimits
-from gateway.receive.callers import Callers, KnownPeer, Refusal
+from gateway.receive.callers import Call, Callers, KnownPeer, Refusal
 from gateway.receive.contexts import (
     COMPRESSED_TRANSFER_SYNTAXES,
     TRANSFER_SYNTAXES,
@@ -150,12 +150,17 @@ def test_unknown_callers_may_be_accepted_but_never_under_another_called_title(tm
 def test_peers_with_one_ae_title_are_told_apart_by_their_host() -> None:
     peers = [KnownPeer("a", "CT", "192.0.2.1"), KnownPeer("b", "CT", "localhost")]
     callers = Callers("AIGW", peers, "reject")
-    assert callers.identify("AIGW", "CT", "192.0.2.1") == "a"
-    assert callers.identify("AIGW  ", " CT ", "127.0.0.1") == "b"
-    assert callers.identify("AIGW", "CT", "::ffff:192.0.2.1") == "a"
-    assert isinstance(callers.identify("AIGW", "CT", "192.0.2.3"), Refusal)
+
+    def name(*call: str, of: Callers = callers) -> str:
+        found = of.identify(Call(None, *call))
+        return found.name
+
+    assert name("AIGW", "CT", "192.0.2.1") == "a"
+    assert name("AIGW  ", " CT ", "127.0.0.1") == "b"
+    assert name("AIGW", "CT", "::ffff:192.0.2.1") == "a"
+    assert isinstance(callers.identify(Call(None, "AIGW", "CT", "192.0.2.3")), Refusal)
     accepting = Callers("AIGW", peers, "accept")
-    assert accepting.identify("AIGW", "X\x1b[2J", "192.0.2.3") == "X\\x1b[2J@192.0.2.3"
+    assert name("AIGW", "X\x1b[2J", "192.0.2.3", of=accepting) == "X\\x1b[2J@192.0.2.3"
 
 
 def test_one_association_too_many_is_rejected_as_transient(tmp_path: Path) -> None:
@@ -558,12 +563,12 @@ def test_a_programming_error_is_answered_without_c211_and_without_quoting_the_da
         raise ZeroDivisionError("Gone^Soon")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Admission, "admit", broken)
+        patch.setattr(Admission, "begin", broken)
         status = send(gateway, ct_series((1, 8, 8))[0])
     assert (status.Status, status.ErrorComment.split(":")[0]) == (0xC000, "INTERNAL_ERROR")
     (line,) = [line for line in gateway.log if line["event"] == "store_failed"]
     assert line["error"] == "ZeroDivisionError"
-    assert any(frame.startswith("broken:") for frame in line["frames"])
+    assert any(frame.endswith(" broken") for frame in line["frames"])
     assert "Gone" not in str(gateway.log)
 
 

@@ -17,9 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.header import InstanceHeader
 from gateway.journal import Journal
+from gateway.journal.records import NewInstance
 from gateway.modelhost import landlock, sandbox
-from gateway.spool import Spool
+from gateway.spool import Spool, relative_path
 from tests.builders import ct_series, write_series
 from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
 from tests.integration.test_delivery import queue_for_delivery
@@ -126,6 +128,25 @@ def test_a_spool_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_spool_whose_disk_is_not_mounted_is_refused_before_files_are_called_gone(
+    tmp_path: Path,
+) -> None:
+    process = GatewayProcess(tmp_path / "node", free_port())
+    process.data.mkdir()
+    journal = Journal(process.data / "journal.db")
+    header = InstanceHeader("1.2.3", "1.2.3.1", "1.2.1", "1.2.2", {})
+    file = relative_path("d" * 64)
+    journal.record_instance(NewInstance(header, "1.2.840.10008.1.2.1", "d" * 64, file, 1, "ct"), 1.0)
+    journal.close()
+    refused = process.aigw("serve")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("SPOOL_MISSING: The journal knows 1 instances")
+    assert not (process.data / "spool").exists()
+    (process.data / "spool" / "objects").mkdir(parents=True)
+    with process:
+        assert not process.died
+
+
 def test_a_journal_that_is_not_damaged_but_out_of_reach_needs_no_backup(tmp_path: Path) -> None:
     process = GatewayProcess(tmp_path / "node", free_port())
     (process.data / "journal.db").mkdir(parents=True)
@@ -187,6 +208,7 @@ def test_deliveries_that_the_configuration_holds_back_are_not_sent_and_not_forgo
         process = GatewayProcess(tmp_path / "node", pacs.port, changed)
         process.data.mkdir()
         journal, results = Journal(process.data / "journal.db"), Spool(process.data / "results")
+        Spool(process.data / "spool")  # there, although nothing was received into it
         queue_for_delivery(
             journal, results, write_series(ct_series(shape=(2, 16, 16), seed=3), tmp_path / "ct")
         )

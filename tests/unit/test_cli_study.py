@@ -21,7 +21,7 @@ from gateway.header import InstanceHeader
 from gateway.journal import Journal, JournalReader
 from gateway.journal.decide import Person
 from gateway.journal.profiles import Profiles
-from gateway.journal.records import Failure, NewInstance, NewResult
+from gateway.journal.records import Duplicates, Failure, NewInstance, NewResult, Receipt
 from gateway.routing import Priority, Route, parse_condition
 from gateway.states import JobEvent
 from gateway.sweep import Sweeper, SweepRules
@@ -252,6 +252,67 @@ def test_a_conflicting_duplicate_is_part_of_the_story(site: Site, aigw: Aigw) ->
     assert f"SOP Instance {CT_SERIES}.3 arrived again with other bytes" in aigw("explain", "4711")[1]
     (story,) = _explained(aigw, "4711")
     assert story["conflicts"][0]["digest"] == "other-bytes"
+
+
+def _again(site: Site, number: int, digest: str, rule: Duplicates = Duplicates.KEEP_FIRST) -> Receipt:
+    header = InstanceHeader(CT_STORAGE, f"{CT_SERIES}.{number}", STUDY, CT_SERIES, {"Modality": ("CT",)})
+    other = NewInstance(header, EXPLICIT, digest, f"{digest}.dcm", 100, "ct1")
+    return site.journal.record_instance(other, site.clock.now_s(), rule)
+
+
+def test_a_series_that_is_sent_twice_is_told_to_be_counted(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12)
+    assert "copies" not in aigw("explain", "4711")[1]
+    site.receive(CT_SERIES, 12)
+    for verb in ("explain", "show"):
+        told = " ".join(aigw(verb, "4711")[1].split())
+        assert "the same bytes arrived again for 12 instances, 12 times in all: counted" in told
+    (story,) = _explained(aigw, "4711")
+    assert (story["instances"], story["copies"]) == (12, {"instances": 12, "times": 12})
+
+
+def test_replaced_bytes_are_told_in_the_revision_that_has_the_new_ones(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12)
+    site.decide()
+    assert _again(site, 3, "d" * 64, Duplicates.NEW_REVISION) is Receipt.REPLACED
+    site.decide()
+    first, second = _explained(aigw, "4711")
+    assert (first["conflicts"], len(second["conflicts"])) == ([], 1)
+    told = " ".join(aigw("explain", "4711")[1].split())
+    assert "the new ones are used from revision 2 on (admission.duplicates: new-revision)." in told
+    assert "used until others took their place" in told
+
+
+def test_refused_bytes_are_told_with_the_series_that_they_are_not_in(site: Site, aigw: Aigw) -> None:
+    site.receive(CT_SERIES, 12)
+    assert _again(site, 3, "d" * 64, Duplicates.REFUSE) is Receipt.REFUSED
+    assert "they were refused (admission.duplicates: refuse)." in " ".join(aigw("explain", "4711")[1].split())
+
+
+def test_a_damaged_file_is_told_until_it_is_whole(site: Site, aigw: Aigw) -> None:
+    _again(site, 1, "d" * 64)
+    site.journal.quarantine(f"{'d' * 64}.dcm", "Its SHA-256 is another one.", site.clock.now_s())
+    assert f"SOP Instance {CT_SERIES}.1: Its SHA-256 is another one." in aigw("show", "4711")[1]
+    site.journal.heal(f"{'d' * 64}.dcm", "Restored.", site.clock.now_s())
+    assert "another one" not in aigw("show", "4711")[1]
+
+
+def test_a_refusal_tells_how_often_and_what_the_other_side_has_to_do(site: Site, aigw: Aigw) -> None:
+    details = {"source": "OLDPACS", "address": "10.0.0.7", "count": 37, "advice": "Call AIGW\x1b, not AIGW1."}
+    site.journal.record("association", "CALLED_AE_UNKNOWN", "It called AIGW1.", site.clock.now_s(), details)
+    _, out, _ = aigw("explain", "--refusals")
+    assert "CALLED_AE_UNKNOWN (37 times): It called AIGW1." in out
+    assert "from: OLDPACS at 10.0.0.7" in out
+    assert "tell its administrator: Call AIGW\N{REPLACEMENT CHARACTER}, not AIGW1." in out
+    _, out, _ = aigw("explain", "--refusals", "--json")
+    assert json.loads(out)["refusals"][0]["details"] == details
+
+
+def test_events_of_the_gateway_itself_push_no_refusal_out_of_the_list(site: Site, aigw: Aigw) -> None:
+    site.journal.record("association", "CALLED_AE_UNKNOWN", "It called AIGW1.", 1.0)
+    for _ in range(5):
+        site.journal.record("gateway", "MODEL_RUNS_AGAIN", "It does.", 2.0)
+    assert "CALLED_AE_UNKNOWN" in aigw("explain", "--refusals", "--limit", "2")[1]
 
 
 def test_show_gives_the_state_and_the_identity_of_the_results(site: Site, aigw: Aigw) -> None:

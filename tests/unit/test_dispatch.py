@@ -22,9 +22,10 @@ from gateway.clock import SystemClock
 from gateway.header import InstanceHeader
 from gateway.jobs.checks import result_damage
 from gateway.jobs.commit import Sending
-from gateway.jobs.dispatch import Dispatcher, DispatchSettings
+from gateway.jobs.dispatch import Dispatcher
 from gateway.jobs.executor import LocalExecutor
 from gateway.jobs.messages import WorkerSettings
+from gateway.jobs.request import DispatchSettings
 from gateway.journal import Journal, JournalReader
 from gateway.journal.profiles import Profiles
 from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecision
@@ -126,8 +127,9 @@ class Bench:
         with sqlite3.connect(self.folder / "journal.db") as connection:
             connection.execute(
                 "INSERT INTO instance SELECT NULL, sop_instance_uid || '.9', 'other', sop_class_uid, "
-                "transfer_syntax_uid, study_instance_uid, series_instance_uid, first_revision, role, ?, "
-                "size_bytes, facts, frames, source, received_at, copies FROM instance WHERE id = ?",
+                "transfer_syntax_uid, study_instance_uid, series_instance_uid, first_revision, "
+                "last_revision, role, ?, size_bytes, facts, frames, source, received_at, copies, "
+                "quarantined_at FROM instance WHERE id = ?",
                 (stored.path, job_id),
             )
         connection.close()

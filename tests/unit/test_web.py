@@ -11,8 +11,9 @@ import pytest
 
 from gateway.journal import Journal
 from gateway.journal.records import Failure
+from gateway.receive.tally import Tally
 from gateway.web.app import Check, make_app
-from gateway.web.metrics import Metrics
+from gateway.web.metrics import Metrics, Sources
 from gateway.web.server import WebServer
 
 
@@ -25,9 +26,27 @@ def checks() -> dict[str, Check]:
 def port(tmp_path: Path, checks: dict[str, Check]) -> Iterator[int]:
     journal = Journal(tmp_path / "journal.db")
     journal.hold_cards({"liver": Failure("MODEL_SWITCHED_OFF", "It crashed.")}, 1.0)
-    metrics = Metrics(
-        journal.counts, journal.holds, lambda: checks["worker"].ok, lambda: 2, tmp_path, "0.1.0"
+    tally = Tally(["ct1"])
+    tally.stored("ct1", "stored", 1000, 0.015, 5.0)
+    tally.stored("ct1", "duplicate", 1000, 0.5, 6.0)
+    tally.stored("EVIL\x1b@192.0.2.1", "stored", 10, 100.0, 7.0)
+    tally.rejected("ct1", "UID_INVALID")
+    sources = Sources(
+        counts=journal.counts,
+        damaged=journal.damaged_count,
+        holds=journal.holds,
+        worker_ready=lambda: checks["worker"].ok,
+        open_associations=lambda: 2,
+        open_requests=lambda: 1,
+        certificates=lambda: [("ours", "", 12.5), ("authority", "", 300.0), ("authority", "", -1.0)],
+        refusals=lambda: {"TLS_REQUIRED": 3},
+        instances=tally.instances,
+        received_bytes=tally.bytes,
+        rejections=tally.rejections,
+        store_seconds=tally.durations,
+        flush_and_commit_s=lambda: (0.01, 0.002),
     )
+    metrics = Metrics(sources, tmp_path, "0.1.0")
     server = WebServer("127.0.0.1", 0)
     server.start(make_app(lambda: checks, metrics.text, "127.0.0.1"))
     yield server.port
@@ -70,6 +89,22 @@ def test_metrics_show_every_state_and_no_identifier(port: int) -> None:
         "aigw_worker_ready 1.0",
         "aigw_open_associations 2.0",
         'aigw_build_info{version="0.1.0"} 1.0',
+        "aigw_instances_damaged 0.0",
+        'aigw_commitment{state="pending"} 0.0',
+        'aigw_instances_received_total{receipt="stored",source="ct1"} 1.0',
+        'aigw_instances_received_total{receipt="duplicate",source="ct1"} 1.0',
+        'aigw_instances_received_total{receipt="stored",source="unknown"} 1.0',
+        'aigw_received_bytes_total{source="ct1"} 2000.0',
+        'aigw_instances_rejected_total{reason="UID_INVALID",source="ct1"} 1.0',
+        'aigw_associations_refused_total{reason="TLS_REQUIRED"} 3.0',
+        'aigw_store_seconds_bucket{le="0.01"} 0.0',
+        'aigw_store_seconds_bucket{le="0.02"} 1.0',
+        'aigw_store_seconds_bucket{le="0.5"} 2.0',
+        'aigw_store_seconds_bucket{le="+Inf"} 3.0',
+        "aigw_store_seconds_count 3.0",
+        'aigw_certificate_days_left{kind="ours",peer=""} 12.5',
+        'aigw_certificate_days_left{kind="authority",peer=""} -1.0',
+        "aigw_disk_flush_seconds 0.01",
     ):
         assert line in body.splitlines()
     labels = {
@@ -78,7 +113,8 @@ def test_metrics_show_every_state_and_no_identifier(port: int) -> None:
         if "{" in line
         for part in line[line.index("{") + 1 : line.index("}")].split(",")
     }
-    assert labels == {"state", "version", "card", "reason"}
+    assert labels == {"state", "version", "card", "reason", "source", "receipt", "kind", "peer", "le"}
+    assert "EVIL" not in body
 
 
 def test_a_foreign_host_name_is_refused_on_loopback(port: int) -> None:

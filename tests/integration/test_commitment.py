@@ -1,0 +1,456 @@
+"""Storage commitment as SCP, over real associations: same one, another one, none; and the truth in each."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+
+from gateway.completion import Complete, CompletionRules, decide
+from gateway.errors import PeerError
+from gateway.journal import JournalReader
+from gateway.receive import commitment_lines
+from gateway.receive.bounded_call import MOST_BYTES, MOST_PDU_BYTES, bounded
+from gateway.receive.commitment_link import (
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    Exchange,
+    ReportAddress,
+    _send_whole,
+    open_call,
+)
+from gateway.retry import Policy
+from tests.builders import ct_series, uid
+from tests.commitment_site import (
+    CT_IMAGE,
+    IMPLICIT,
+    CommitmentSCU,
+    ReportSCP,
+    committed,
+    committing_node,
+    failed,
+)
+from tests.orthanc import free_port
+from tests.peers import SCANNER, SCANNER_AE_TITLE
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+ALL_COMMITTED, FAILURES_EXIST = 1, 2
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Dataset]:
+    return ct_series((5, 32, 40))
+
+
+@pytest.fixture
+def hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer hangs up in a moment: on a busy machine too, before it seems to wait for the report."""
+    monkeypatch.setattr(commitment_lines, "QUIET_S", 10.0)
+
+
+def at(port: int) -> ReportAddress:
+    return ReportAddress("scanner", SCANNER_AE_TITLE, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", IMPLICIT])
+def test_a_peer_that_waits_is_told_on_its_own_association(
+    tmp_path: Path, images: list[Dataset], syntax: str
+) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port, syntax=syntax, role=True) as scu:
+        asked = scu.store(images)
+        assert scu.ask("1.9.1", asked).Status == 0x0000
+        kind, report = scu.report()
+        assert (kind, report.TransactionUID) == (ALL_COMMITTED, "1.9.1")
+        assert committed(report) == [instance for _, instance in asked]
+        assert "FailedSOPSequence" not in report
+        (row,) = node.wait_for("reported")
+        assert (row["attempts"], row["source"], row["ae_title"]) == (1, "scanner", SCANNER_AE_TITLE)
+        scu.store(ct_series((2, 32, 40), seed=7))  # the association is as good as before
+        with pytest.raises(queue.Empty):
+            scu.report(0.7)  # and is told nothing twice
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_peer_that_hangs_up_at_once_is_called(tmp_path: Path, images: list[Dataset]) -> None:
+    with ReportSCP() as there, committing_node(tmp_path, [at(there.port)]) as node:
+        with CommitmentSCU(node.port) as scu:
+            asked = scu.store(images)
+            assert scu.ask("1.9.1", asked).Status == 0x0000
+        kind, report = there.report()
+        assert (kind, committed(report)) == (ALL_COMMITTED, [instance for _, instance in asked])
+        assert there.callers == [f"AIGW->{SCANNER_AE_TITLE}"]
+        assert there.roles == [(False, True)]  # we are the SCP of an association that we request
+        node.wait_for("reported")
+        assert scu.told.empty()
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_peer_that_negotiates_no_roles_is_told_all_the_same(tmp_path: Path, images: list[Dataset]) -> None:
+    with ReportSCP(roles=False) as there, committing_node(tmp_path, [at(there.port)]) as node:
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.1", scu.store(images))
+        assert there.report()[0] == ALL_COMMITTED
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_several_requests_of_a_peer_are_told_on_one_association(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    port = free_port()
+    with committing_node(tmp_path, [at(port)]) as node, CommitmentSCU(node.port) as scu:
+        asked = scu.store(images)
+        for number in range(3):
+            scu.ask(f"1.9.{number}", asked[: number + 1])
+    with ReportSCP(port) as there, committing_node(tmp_path, [at(port)]) as node:
+        assert {there.report()[1].TransactionUID for _ in range(3)} == {"1.9.0", "1.9.1", "1.9.2"}
+        node.wait_for("reported", count=3)
+        assert len(there.callers) == 1
+
+
+def test_the_report_says_what_is_true_of_each_instance(tmp_path: Path, images: list[Dataset]) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        stored = scu.store(images)
+        files = {
+            kept.sop_instance_uid: kept.path for kept in node.journal.kept_instances([u for _, u in stored])
+        }
+        (node.spool.root / files[stored[1][1]]).unlink()
+        damaged = node.spool.root / files[stored[2][1]]
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        node.journal.quarantine(files[stored[3][1]], "bit rot", time.time())
+        asked = [*stored[:4], (MR_IMAGE, stored[4][1]), (CT_IMAGE, "1.2.3.4.5")]
+        assert scu.ask("1.9.1", asked).Status == 0x0000
+        kind, report = scu.report()
+        assert (kind, committed(report)) == (FAILURES_EXIST, [stored[0][1]])
+        assert failed(report) == {
+            stored[1][1]: 0x0110,
+            stored[2][1]: 0x0110,
+            stored[3][1]: 0x0110,
+            stored[4][1]: 0x0119,
+            "1.2.3.4.5": 0x0112,
+        }
+        (row,) = node.wait_for("reported")
+        assert '"committed":1' in row["outcome"]
+        # What is sent again is committed when it is asked for again.
+        scu.store(images)
+        scu.ask("1.9.2", stored)
+        assert scu.report()[0] == ALL_COMMITTED
+
+
+def test_damage_that_nobody_has_noticed_is_found_before_a_peer_deletes_its_images(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        stored = scu.store(images)
+        (kept,) = node.journal.kept_instances([stored[1][1]])
+        path = node.spool.root / kept.path
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 0x10  # the length is right
+        path.write_bytes(content)
+        assert scu.ask("1.9.1", stored).Status == 0x0000
+        kind, report = scu.report()
+        assert (kind, failed(report)) == (FAILURES_EXIST, {stored[1][1]: 0x0110})
+        assert len(committed(report)) == len(stored) - 1
+        (kept,) = node.journal.kept_instances([stored[1][1]])
+        assert kept.is_quarantined
+        assert not path.exists()
+
+
+def test_who_sent_an_instance_does_not_matter_to_who_asks(tmp_path: Path, images: list[Dataset]) -> None:
+    archive = replace(SCANNER, name="archive", ae_title="ARCHIVE")
+    with committing_node(tmp_path, peers=(SCANNER, archive)) as node:
+        with CommitmentSCU(node.port) as scanner:
+            stored = scanner.store(images)
+        with CommitmentSCU(node.port, ae_title="ARCHIVE") as asking:
+            asking.ask("1.9.1", stored)
+            assert asking.report()[0] == ALL_COMMITTED
+
+
+def test_a_report_with_nothing_committed_has_no_empty_sequence(tmp_path: Path) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        scu.ask("1.9.1", [(CT_IMAGE, "1.2.3.4.5")])
+        kind, report = scu.report()
+        assert (kind, failed(report)) == (FAILURES_EXIST, {"1.2.3.4.5": 0x0112})
+        assert "ReferencedSOPSequence" not in report
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    ("change", "status", "name"),
+    [
+        ({"action": 2}, 0x0123, "NO_SUCH_ACTION"),
+        ({"instance": "1.2.840.10008.1.20.1.9"}, 0x0112, "NO_SUCH_SOP_INSTANCE"),
+        ({"references": []}, 0x0115, "REFERENCES_MISSING"),
+        ({"references": [(CT_IMAGE, "1.2..3")]}, 0x0115, "REFERENCE_INVALID"),
+        ({"transaction_uid": "../.."}, 0x0115, "TRANSACTION_UID_INVALID"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(
+    tmp_path: Path, change: dict[str, object], status: int, name: str
+) -> None:
+    arguments = {"transaction_uid": "1.9.1", "references": [(CT_IMAGE, "1.2.3")], **change}
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        answer = scu.ask(**arguments)  # type: ignore[arg-type]
+        assert answer.Status == status
+        assert str(answer.ErrorComment).startswith(f"{name}: ")
+        reader = JournalReader(tmp_path / "journal.db")
+        (refusal,) = reader.refusals()
+        reader.close()
+        assert (refusal["subject"], refusal["name"]) == ("commitment", name)
+        assert refusal["reason"].startswith("scanner: ")
+        assert node.commitments() == []
+        assert scu.association.is_established
+
+
+def test_the_same_transaction_is_told_again_and_never_for_other_instances(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        asked = scu.store(images)
+        assert scu.ask("1.9.1", asked).Status == 0x0000
+        first = scu.report()
+        assert scu.ask("1.9.1", asked).Status == 0x0000
+        assert scu.report()[1] == first[1]
+        node.wait_for("reported")
+        refused = scu.ask("1.9.1", asked[:2])
+        assert refused.Status == 0x0115
+        assert len(node.commitments()) == 1
+
+
+def test_a_peer_that_goes_on_sending_is_told_when_it_pauses(tmp_path: Path, images: list[Dataset]) -> None:
+    """A report between two C-STOREs would be taken for the answer to one."""
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        scu.ask("1.9.1", scu.store(images))
+        until = time.monotonic() + 1.0
+        sent = 0
+        while time.monotonic() < until:
+            scu.store(ct_series((1, 32, 40), seed=100 + sent))
+            sent += 1
+            assert scu.told.empty()
+        assert scu.report()[0] == ALL_COMMITTED
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_peer_that_is_down_is_told_when_it_is_back(tmp_path: Path, images: list[Dataset]) -> None:
+    port = free_port()
+    with committing_node(tmp_path, [at(port)]) as node:
+        with CommitmentSCU(node.port) as scu:
+            asked = scu.store(images)
+            scu.ask("1.9.1", asked)
+        deadline = time.monotonic() + 20
+        while (row := node.commitments()[0])["failure_name"] != "PEER_UNREACHABLE":
+            assert time.monotonic() < deadline, row
+            time.sleep(0.05)
+        assert "check its host and port" in row["failure_reason"]
+        with ReportSCP(port) as there:
+            assert committed(there.report()[1]) == [instance for _, instance in asked]
+            node.wait_for("reported")
+            with pytest.raises(queue.Empty):
+                there.report(0.8)
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_report_that_waits_survives_a_restart_and_says_what_is_true_then(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    port = free_port()
+    with committing_node(tmp_path, [at(port)]) as node, CommitmentSCU(node.port) as scu:
+        asked = scu.store(images)
+        scu.ask("1.9.1", asked)
+        scu.association.release()
+        (kept,) = node.journal.kept_instances([asked[0][1]])
+    (tmp_path / "spool" / kept.path).unlink()
+    with ReportSCP(port) as there, committing_node(tmp_path, [at(port)]):
+        kind, report = there.report()
+        assert (kind, failed(report)) == (FAILURES_EXIST, {asked[0][1]: 0x0110})
+        assert len(committed(report)) == 4
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_peer_that_refuses_the_report_is_given_up_with_its_status(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    with ReportSCP(answer=0x0112) as there, committing_node(tmp_path, [at(there.port)]) as node:
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.1", scu.store(images))
+        (row,) = node.wait_for("dead")
+        assert row["failure_name"] == "REPORT_REFUSED"
+        assert "0x0112" in row["failure_reason"]
+        reader = JournalReader(tmp_path / "journal.db")
+        (series,) = reader.series()
+        events = [event["name"] for event in reader.series_details(series)["events"]]
+        reader.close()
+        assert events[-1] == "COMMITMENT_NOT_REPORTED"
+
+
+def test_a_report_that_is_refused_on_the_open_association_is_told_on_another(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    with (
+        ReportSCP() as there,
+        committing_node(tmp_path, [at(there.port)]) as node,
+        CommitmentSCU(node.port, answer=0x0211) as scu,
+    ):
+        scu.ask("1.9.1", scu.store(images))
+        assert there.report()[0] == ALL_COMMITTED
+        node.wait_for("reported")
+        assert scu.association.is_established
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_peer_without_port_is_told_on_the_next_association_that_it_opens(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    with committing_node(tmp_path) as node:
+        with CommitmentSCU(node.port) as scu:
+            asked = scu.store(images)
+            scu.ask("1.9.1", asked)
+        deadline = time.monotonic() + 20
+        while (row := node.commitments()[0])["failure_name"] != "PEER_WITHOUT_PORT":
+            assert time.monotonic() < deadline, row
+            time.sleep(0.05)
+        assert "peers.scanner.port" in row["failure_reason"]
+        with CommitmentSCU(node.port) as again:
+            assert committed(again.report()[1]) == [instance for _, instance in asked]
+            node.wait_for("reported")
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_peer_that_takes_tls_only_is_never_called_in_clear(tmp_path: Path, images: list[Dataset]) -> None:
+    policy = Policy(0.1, 2.0, 0.2, 0.8, 1)
+    with committing_node(tmp_path, policy=policy, tls_only=frozenset({"scanner"})) as node:
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.1", scu.store(images))
+        (row,) = node.wait_for("dead")
+        assert row["failure_name"] == "PEER_TAKES_TLS_ONLY"
+
+
+def test_a_peer_that_announces_a_pdu_of_4_gb_on_a_call_is_hung_up_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def flood() -> None:
+            peer, _ = server.accept()
+            with peer, suppress(OSError):
+                peer.sendall(struct.pack(">BxL", 2, 0xFFFFFFF0) + bytes(1 << 16))
+                while peer.recv(1 << 16):
+                    pass
+
+        peer = threading.Thread(target=flood)
+        peer.start()
+        began = time.monotonic()
+        with pytest.raises(PeerError):
+            open_call(at(server.getsockname()[1]), "AIGW", Exchange(), 30.0)
+        assert time.monotonic() - began < 25.0  # not by a timeout
+        peer.join(30.0)
+        assert not peer.is_alive()
+
+
+def test_what_a_peer_may_send_on_a_call_is_bounded_in_all() -> None:
+    receive = bounded(lambda count: bytearray(count))
+    for _ in range(MOST_BYTES // MOST_PDU_BYTES):
+        assert len(receive(MOST_PDU_BYTES)) == MOST_PDU_BYTES
+    with pytest.raises(OSError, match="more than answers"):
+        receive(1)
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_report_that_can_never_be_told_is_given_up(tmp_path: Path, images: list[Dataset]) -> None:
+    policy = Policy(0.1, 2.0, 0.2, 0.8, 1)
+    with committing_node(tmp_path, policy=policy) as node:
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.1", scu.store(images))
+        (row,) = node.wait_for("dead")
+        assert row["failure_name"] == "PEER_WITHOUT_PORT"
+    with committing_node(tmp_path / "2", [at(free_port())], policy=policy) as node:
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.1", scu.store(images))
+        (row,) = node.wait_for("dead")
+        assert row["failure_name"] == "PEER_UNREACHABLE"
+        assert "commitment.give_up_after" in row["failure_reason"]
+
+
+def test_ten_thousand_references_are_answered_and_reported(tmp_path: Path, images: list[Dataset]) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        stored = scu.store(images)
+        asked = stored + [(CT_IMAGE, uid(9, number)) for number in range(9995)]
+        assert scu.ask("1.9.1", asked).Status == 0x0000
+        kind, report = scu.report(60)
+        assert (kind, len(committed(report)), len(failed(report))) == (FAILURES_EXIST, 5, 9995)
+        assert scu.association.is_established
+
+
+def test_a_request_for_all_of_a_series_completes_it_while_the_association_is_open(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    rules = CompletionRules(30.0, 900.0)
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        asked = scu.store(images)
+        scu.ask("1.9.1", asked[:4])
+        (series,) = node.journal.receiving_series()
+        assert not isinstance(decide(series, 1, time.time(), rules), Complete)
+        scu.ask("1.9.2", asked)
+        (series,) = node.journal.receiving_series()
+        outcome = decide(series, node.associations.count("scanner"), time.time() + 2.0, rules)
+        assert isinstance(outcome, Complete)
+        assert outcome.evidence["open_associations"] == 1
+        assert len(node.asked) == 2  # whoever decides was woken
+
+
+def test_a_request_cut_off_in_its_middle_leaves_nothing(tmp_path: Path) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        connection = scu.association.dul.socket.socket
+        (context,) = (c for c in scu.association.accepted_contexts if c.abstract_syntax != CT_IMAGE)
+        command = b"\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00"
+        pdv = struct.pack(">LBB", len(command) + 2, context.context_id, 1) + command
+        connection.sendall(struct.pack(">BxL", 4, len(pdv)) + pdv)
+        scu.association.abort()
+        deadline = time.monotonic() + 10
+        while node.associations.count() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert node.associations.count() == 0
+        assert node.commitments() == []
+
+
+def test_a_node_that_stops_tells_the_peers_that_wait(tmp_path: Path, images: list[Dataset]) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        asked = scu.store(images)
+        node.stopping.set()
+        scu.ask("1.9.1", asked)
+        assert scu.report()[0] == ALL_COMMITTED
+        node.wait_for("reported")
+
+
+def test_the_fragments_of_a_report_are_queued_in_one_piece(tmp_path: Path) -> None:
+    """The thread that sends them answers a C-STORE whenever it finds its queue empty."""
+    lengths: list[int] = []
+
+    class Watched(deque[object]):
+        def extend(self, fragments: Iterable[object]) -> None:
+            lengths.append(len(list(fragments)))
+
+        def append(self, _: object) -> None:
+            raise AssertionError("one fragment on its own")
+
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        association = scu.association
+        request = N_EVENT_REPORT()
+        request.MessageID, request.EventTypeID = 1, 2
+        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = PUSH_MODEL, PUSH_MODEL_INSTANCE
+        request.EventInformation = BytesIO(bytes(200_000))
+        real, association.dul.to_provider_queue.queue = association.dul.to_provider_queue.queue, Watched()
+        try:
+            _send_whole(association, request, 3)
+        finally:
+            association.dul.to_provider_queue.queue = real
+        assert lengths == [1 + -(-200_000 // (association.acceptor.maximum_length - 6))]

@@ -1,0 +1,422 @@
+"""The receiver's transport with peers on bare sockets and DCMTK; see tests/hostile for the whole node."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+
+from gateway.clock import SystemClock
+from gateway.journal import JournalReader
+from gateway.receive.admit import Admission, AdmissionLimits, Intake
+from gateway.receive.calls import KnownPeer, Node
+from gateway.receive.contexts import TRANSFER_SYNTAXES, storage_class_uids
+from gateway.receive.gate import RefusalLog
+from gateway.receive.storage_scp import TlsListener
+from gateway.receive.tls import TlsContext
+from gateway.receive.tls_source import TlsSource
+from tests.builders import ct_series, write_series
+from tests.certificates import Authority
+from tests.hostile import wire
+from tests.hostile.peer import Gone, RawPeer, accepted
+from tests.peers import SCANNER, RawSender, Receiver, dcmsend, dcmtk, encoded, receiver
+
+CT = str(CTImageStorage)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Receiver]:
+    with receiver(tmp_path) as running:
+        yield running
+
+
+def eventually(condition, within_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def records(gateway: Receiver) -> list[tuple[str, str]]:
+    reader = JournalReader(gateway.folder / "journal.db")
+    try:
+        return [(row["name"], row["reason"]) for row in reader.refusals()]
+    finally:
+        reader.close()
+
+
+def names(gateway: Receiver) -> list[str]:
+    return [name for name, _ in records(gateway)]
+
+
+def stored(gateway: Receiver) -> set[str]:
+    return {
+        m.sop_instance_uid for s in gateway.journal.receiving_series() for m in gateway.journal.members(s.id)
+    }
+
+
+def abort_of(peer: RawPeer) -> tuple[int, int]:
+    """(source, reason) of the A-ABORT that must come next; then the connection must end."""
+    found = peer.read_pdu()
+    assert found.kind == wire.ABORT, found
+    assert peer.until_closed(5) == []
+    return found.body[2], found.body[3]
+
+
+# -- C-STORE ------------------------------------------------------------------------------------
+
+
+def test_many_messages_in_one_write_are_answered_in_order(gateway: Receiver) -> None:
+    series = ct_series((5, 16, 16))
+    stream = b"".join(
+        wire.message(1, wire.c_store_rq(d.SOPInstanceUID.encode(), n), encoded(d), fragment=701)
+        for n, d in enumerate(series)
+    )
+    with RawPeer(gateway.port) as peer:
+        peer.associated().send(stream)
+        answers = [peer.answer() for _ in series]
+        assert [(a.status, a.message_id) for a in answers] == [(0, n) for n in range(5)]
+        assert peer.echo() == 0
+        peer.release()
+    assert stored(gateway) == {d.SOPInstanceUID for d in series}
+
+
+def test_a_cancel_between_messages_is_ignored_and_an_unknown_request_is_answered(gateway: Receiver) -> None:
+    dataset = ct_series((1, 16, 16))[0]
+    cancel = wire.message(1, wire.command(wire.us(0x100, 0x0FFF), wire.us(0x120, 1), wire.us(0x800, 0x0101)))
+    find = wire.command(wire.ui(2, wire.CT), wire.us(0x100, 0x20), wire.us(0x110, 3), wire.us(0x800, 1))
+    with RawPeer(gateway.port) as peer:
+        peer.associated().send(cancel * 30 + wire.message(1, find, b"who is there?"))
+        assert peer.answer()[:3] == (0x8020, 0x0211, 3)
+        assert peer.store(dataset.SOPInstanceUID, encoded(dataset)).status == 0
+        peer.send(wire.message(3, wire.c_store_rq(b"1.2.3"), b"in the context of C-ECHO"))
+        assert peer.answer().status == 0x0122
+        peer.release()
+
+
+def test_a_sop_class_other_than_that_of_the_context_is_refused(gateway: Receiver) -> None:
+    with RawPeer(gateway.port) as peer:
+        answer = peer.associated().store(b"1.2.3", b"data", sop_class_uid=str(MRImageStorage).encode())
+        assert answer.status == 0x0122
+        assert answer.elements[0x902].startswith(b"SOP_CLASS_NOT_NEGOTIATED")
+    assert names(gateway) == ["SOP_CLASS_NOT_NEGOTIATED"]
+
+
+def test_a_refusal_in_the_middle_is_answered_at_the_end_and_the_next_is_taken(
+    gateway: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ct_series((2, 700, 700))
+    write, seen = Intake.write, []
+
+    def full_after_two(self: Intake, *chunks: memoryview) -> None:
+        seen.append(len(chunks))
+        if len(seen) == 3:
+            raise OSError(28, "No space left on device")
+        write(self, *chunks)
+
+    with RawPeer(gateway.port) as peer:
+        peer.associated()
+        with monkeypatch.context() as patch:
+            patch.setattr(Intake, "write", full_after_two)
+            answer = peer.store(first.SOPInstanceUID, encoded(first))
+        assert (answer.status, answer.elements[0x902][:10]) == (0xA700, b"DISK_ERROR")
+        assert len(seen) == 3
+        assert peer.store(second.SOPInstanceUID, encoded(second)).status == 0
+    assert stored(gateway) == {second.SOPInstanceUID}
+    assert not any((gateway.folder / "spool").rglob("*.part"))
+
+
+def test_a_little_over_the_limit_is_answered_and_far_over_it_is_aborted(tmp_path: Path) -> None:
+    limits = AdmissionLimits(max_instance_bytes=1 << 20, keep_free_bytes=0, refuse_over_fraction=1.0)
+    with receiver(tmp_path, limits=limits) as gateway:
+        with RawPeer(gateway.port) as peer:
+            assert peer.associated().store(b"1.2.3", bytes(2 << 20)).status == 0xC000
+            with pytest.raises(Gone):
+                peer.store(b"1.2.3", bytes(60 << 20))
+        assert names(gateway).count("INSTANCE_TOO_LARGE") == 2
+        assert stored(gateway) == set()
+
+
+def _ask(peer: RawPeer, message: bytes) -> None:
+    peer.send(message)
+    peer.answer()
+
+
+def test_a_message_that_is_no_c_store_has_a_limit_of_its_own(gateway: Receiver) -> None:
+    find = wire.command(wire.us(0x100, 0x20), wire.us(0x110, 3), wire.us(0x800, 1))
+    with RawPeer(gateway.port) as peer:
+        peer.associated()
+        with pytest.raises(Gone):
+            _ask(peer, wire.message(1, find, bytes(100 << 20), fragment=120_000))
+    eventually(lambda: names(gateway) == ["MESSAGE_TOO_LARGE"])
+
+
+# -- violations ---------------------------------------------------------------------------------
+
+VIOLATIONS = {
+    "unknown PDU": (wire.pdu(9, b""), "PDU_UNRECOGNISED", 1),
+    "second request": (wire.associate_rq(), "PDU_UNEXPECTED", 2),
+    "answer to nothing": (wire.pdu(wire.RELEASE_RP, bytes(4)), "PDU_UNEXPECTED", 2),
+    "PDU over the negotiated length": (wire.pdu(4, b"", length=131073), "PDU_TOO_LONG", 6),
+    "long release": (wire.pdu(5, b"", length=1 << 30), "PDU_TOO_LONG", 6),
+    "no PDV": (wire.p_data(), "PDV_INVALID", 6),
+    "wrong context": (wire.message(77, wire.c_echo_rq()), "PDV_INVALID", 6),
+    "data set of nothing": (wire.p_data(wire.pdv(1, 2, b"x")), "MESSAGE_UNEXPECTED", 5),
+    "no command": (wire.p_data(wire.pdv(1, 3, b"x")), "COMMAND_INVALID", 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS)
+def test_a_violation_is_aborted_as_provider_with_its_reason_and_recorded(
+    gateway: Receiver, violation: str
+) -> None:
+    lie, name, reason = VIOLATIONS[violation]
+    with RawPeer(gateway.port) as peer:
+        peer.associated().send(lie)
+        assert abort_of(peer) == (2, reason)
+    eventually(lambda: names(gateway) == [name])
+    assert records(gateway)[0][1].startswith("scanner: ")
+    eventually(lambda: gateway.associations.count() == 0)
+
+
+@pytest.mark.parametrize("pdu_type", [0x47, 0x02, 0x04, 0x05])
+def test_before_the_association_only_its_request_and_an_abort_are_read(
+    gateway: Receiver, pdu_type: int
+) -> None:
+    with RawPeer(gateway.port) as peer:
+        peer.send(wire.pdu(pdu_type, b"", length=1 << 30))
+        assert abort_of(peer) == (2, 1 if pdu_type == 0x47 else 2)
+
+
+def test_a_request_of_more_than_a_mebibyte_is_not_read(gateway: Receiver) -> None:
+    with RawPeer(gateway.port) as peer:
+        peer.send(wire.pdu(1, b"", length=(1 << 20) + 1))
+        assert abort_of(peer) == (2, 6)
+
+
+def test_a_peer_that_trickles_a_pdu_loses_its_association(tmp_path: Path) -> None:
+    with receiver(tmp_path, idle_timeout_s=1.0) as gateway:
+        with RawPeer(gateway.port) as peer:
+            peer.associated()
+            began = time.monotonic()
+            assert peer.trickle(wire.message(3, wire.c_echo_rq()), 0.2) < 30
+            assert time.monotonic() - began < 8
+        eventually(lambda: names(gateway) == ["PEER_TOO_SLOW"])
+
+
+def test_a_peer_that_trickles_its_request_is_cut_off_in_time(tmp_path: Path) -> None:
+    with receiver(tmp_path, association_timeout_s=1.0) as gateway, RawPeer(gateway.port) as peer:
+        began = time.monotonic()
+        assert peer.trickle(wire.associate_rq(), 0.2) < 60
+        assert time.monotonic() - began < 8
+
+
+# -- connections --------------------------------------------------------------------------------
+
+
+def test_idle_connections_make_room_for_a_peer_that_asks(tmp_path: Path) -> None:
+    with receiver(tmp_path, max_connections_per_address=8) as gateway:
+        idle = [RawPeer(gateway.port) for _ in range(60)]
+        with RawPeer(gateway.port) as peer:
+            began = time.monotonic()
+            peer.associated()
+            assert time.monotonic() - began < 3
+            assert peer.echo() == 0
+        eventually(lambda: gateway.scp._connections.count() <= 8)
+        eventually(lambda: names(gateway) == ["TOO_MANY_CONNECTIONS"])
+        for each in idle:
+            each.close()
+
+
+def test_a_connection_that_never_asks_ends_after_its_time(tmp_path: Path) -> None:
+    with receiver(tmp_path, association_timeout_s=0.5) as gateway, RawPeer(gateway.port) as peer:
+        began = time.monotonic()
+        assert peer.until_closed(5) == []
+        assert 0.4 < time.monotonic() - began < 3
+
+
+def test_connections_that_come_and_go_leave_nothing_behind(gateway: Receiver) -> None:
+    def come_and_go() -> None:
+        for number in range(60):
+            with RawPeer(gateway.port) as peer:
+                if number % 3:
+                    peer.associated()
+                if number % 3 == 1:
+                    peer.send(wire.abort())
+        eventually(lambda: gateway.associations.count() == 0 and gateway.scp._connections.count() == 0)
+
+    come_and_go()
+    threads, descriptors = threading.active_count(), open_descriptors()
+    come_and_go()
+    eventually(lambda: threading.active_count() <= threads)
+    assert open_descriptors() <= descriptors
+
+
+def test_idle_associations_cost_nothing_and_one_opens_quickly(gateway: Receiver) -> None:
+    peers, took_s = [], []
+    for _ in range(8):
+        began = time.monotonic()
+        peers.append(RawPeer(gateway.port).associated())
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 0.05  # 4 ms on a quiet machine; pynetdicom's own takes 60
+    time.sleep(0.3)
+    before_s, began = time.process_time(), time.monotonic()
+    time.sleep(1.5)
+    assert (time.process_time() - before_s) / (time.monotonic() - began) < 0.02
+    for peer in peers:
+        peer.close()
+
+
+def test_a_stop_in_the_middle_of_a_data_set_does_not_wait_for_its_peer(tmp_path: Path) -> None:
+    with receiver(tmp_path, drain_timeout_s=0.1) as gateway:
+        peer = RawPeer(gateway.port).associated()
+        peer.send(
+            wire.p_data(wire.pdv(1, 3, wire.c_store_rq(b"1.2.3"))) + wire.p_data(wire.pdv(1, 0, b"half"))
+        )
+        eventually(lambda: any((gateway.folder / "spool").rglob("*.part")))
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert [found.kind for found in peer.until_closed(5)] == [wire.ABORT]
+    assert not any((tmp_path / "spool").rglob("*.part"))
+    peer.close()
+
+
+# -- negotiation --------------------------------------------------------------------------------
+
+
+def test_a_peer_with_storage_classes_gets_only_those(tmp_path: Path) -> None:
+    peer_of_one = KnownPeer(SCANNER.name, SCANNER.ae_title, SCANNER.host, storage_classes=(CT,))
+    with receiver(tmp_path, peers=[peer_of_one]) as gateway:
+        proposals = [wire.Context(1, wire.CT), wire.Context(3, str(MRImageStorage).encode()),
+                     wire.Context(5, wire.VERIFICATION, (wire.IMPLICIT,))]  # fmt: skip
+        with RawPeer(gateway.port) as peer:
+            assert accepted(peer.associate(wire.associate_rq(proposals))) == {1: 0, 3: 3, 5: 0}
+        assert names(gateway) == []
+        with RawPeer(gateway.port) as peer:
+            assert accepted(peer.associate(wire.associate_rq(proposals[1:2]))) == {3: 3}
+        eventually(lambda: records(gateway))
+        ((name, reason),) = records(gateway)
+        assert name == "NO_PRESENTATION_CONTEXT_ACCEPTED"
+        assert "MRImageStorage with ExplicitVRLittleEndian: the SOP class is not taken" in reason
+        assert "peers.scanner.storage_classes" in reason
+
+
+def test_another_application_context_is_rejected_and_recorded(gateway: Receiver) -> None:
+    with RawPeer(gateway.port) as peer:
+        found = peer.associate(wire.associate_rq(application_context=b"1.2.3.4"))
+        assert (found.kind, found.body[1:]) == (wire.ASSOCIATE_RJ, bytes((1, 1, 2)))
+    assert names(gateway) == ["APPLICATION_CONTEXT_NOT_SUPPORTED"]
+
+
+@pytest.mark.parametrize("ending", [wire.release_rq(), wire.abort()], ids=["release", "abort"])
+def test_an_end_inside_a_message_ends_it_and_keeps_nothing(gateway: Receiver, ending: bytes) -> None:
+    with RawPeer(gateway.port) as peer:
+        peer.associated()
+        peer.send(wire.p_data(wire.pdv(1, 3, wire.c_store_rq(b"1.2.3")), wire.pdv(1, 0, b"half")) + ending)
+        assert [found.kind for found in peer.until_closed(5)] in ([], [wire.RELEASE_RP])
+    eventually(lambda: not any((gateway.folder / "spool").rglob("*.part")))
+
+
+@pytest.mark.parametrize("ending", [wire.release_rq(), wire.abort()], ids=["release", "abort"])
+def test_an_end_after_a_command_is_acted_on_at_once(tmp_path: Path, ending: bytes) -> None:
+    """Not when the data set that was announced has not come in time (20 s here)."""
+    with receiver(tmp_path) as gateway, RawPeer(gateway.port) as peer:
+        peer.associated().send(wire.p_data(wire.pdv(1, 3, wire.c_store_rq(b"1.2.3"))) + ending)
+        peer.until_closed(5)
+        eventually(lambda: gateway.associations.count() == 0, 2)
+    assert names(gateway) == []
+
+
+def test_a_peer_that_released_may_call_again_at_once(tmp_path: Path) -> None:
+    """Its place is free when it has our A-RELEASE-RP: without waiting, and without closing first."""
+    peer = replace(SCANNER, max_associations=1)
+    with receiver(tmp_path, peers=[peer]) as gateway, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.receive.gate.GRACE_S", 0.0)
+        for _ in range(30):
+            with RawPeer(gateway.port) as first:
+                first.associated().send(wire.release_rq())
+                assert first.read_pdu().kind == wire.RELEASE_RP
+                with RawPeer(gateway.port) as second:
+                    second.associated().send(wire.release_rq())
+                    assert second.read_pdu().kind == wire.RELEASE_RP
+
+
+def test_every_storage_class_with_every_syntax_can_be_proposed_at_once(gateway: Receiver) -> None:
+    proposals = [
+        wire.Context(2 * i + 1, uid.encode(), [str(s).encode() for s in reversed(TRANSFER_SYNTAXES)])
+        for i, uid in enumerate(storage_class_uids()[:128])
+    ]
+    with RawPeer(gateway.port) as peer:
+        answer = peer.associate(wire.associate_rq(proposals))
+        assert set(accepted(answer).values()) == {0}
+        assert answer.body.count(str(ExplicitVRLittleEndian).encode()) >= len(proposals)
+        peer.release()
+
+
+# -- TLS ----------------------------------------------------------------------------------------
+
+
+def test_tls_peers_are_served_and_a_silent_one_keeps_nobody_out(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "keys")
+    ours, theirs = authority.issue("ours", "/O=Clinic/CN=gateway"), authority.issue("ct", "/O=Clinic/CN=ct1")
+    (tmp_path / "in").mkdir()
+    series = ct_series((4, 64, 64))
+    write_series(series, tmp_path / "in")
+
+    def make_tls(written: RefusalLog) -> TlsListener:
+        log = structlog.wrap_logger(
+            None, processors=[], wrapper_class=structlog.make_filtering_bound_logger(50)
+        )
+        source = TlsSource(authority.files(ours), "required", SystemClock(), log)
+        context = TlsContext(source, Node("AIGW"), written.note)
+        return TlsListener("127.0.0.1", 0, context)
+
+    with receiver(tmp_path / "gateway", make_tls=make_tls, association_timeout_s=2.0) as gateway:
+        silent = [socket.create_connection(("127.0.0.1", gateway.scp.tls_port)) for _ in range(5)]
+        options = ["+tls", theirs.key, theirs.certificate, "+cf", authority.certificate, "-ic"]
+        answer = dcmtk_tls("storescu", gateway.scp.tls_port, options, ["+sd", tmp_path / "in"])
+        assert answer.returncode == 0, (answer.stderr, gateway.log)
+        assert stored(gateway) == {d.SOPInstanceUID for d in series}
+        assert dcmtk("echoscu", gateway.scp.tls_port).returncode != 0  # without TLS
+        assert dcmtk("echoscu", gateway.port).returncode == 0
+        for each in silent:
+            each.settimeout(5)
+            assert each.recv(1) == b""
+            each.close()
+        assert "TLS_REQUIRED" not in names(gateway)
+
+
+def dcmtk_tls(tool: str, port: int, tls: list[object], arguments: list[object]):  # type: ignore[no-untyped-def]
+    command = [tool, "-v", "-aet", "SCANNER", "-aec", "AIGW", *map(str, tls), "127.0.0.1", str(port)]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# -- stock senders ------------------------------------------------------------------------------
+
+
+def test_a_sender_that_leaves_nagle_on_is_acknowledged_at_once(gateway: Receiver, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_series(ct_series((40, 128, 128)), tmp_path / "in")
+    began = time.monotonic()
+    assert dcmsend(gateway.port, "+sd", tmp_path / "in").returncode == 0
+    assert time.monotonic() - began < 40 * 0.040  # what a delayed acknowledgement for each would take
+
+
+def test_a_broken_begin_is_answered(gateway: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Admission, "begin", lambda *_: 1 / 0)
+    with RawSender(gateway.port, [CT]) as sender:
+        assert sender.send(CT, "1.2.3", b"data").Status == 0xC000

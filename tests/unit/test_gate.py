@@ -1,0 +1,306 @@
+"""Who may open an association: titles, addresses, certificates, room; and what is written down."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import structlog
+
+from gateway.journal import Journal, JournalReader
+from gateway.receive.associations import OpenAssociations
+from gateway.receive.callers import Callers
+from gateway.receive.calls import Call, KnownPeer, Node, Refusal
+from gateway.receive.certificates import ExpectedCertificate, PeerCertificate
+from gateway.receive.gate import Gate, RefusalLog
+from gateway.receive.names import Names
+
+CT1 = PeerCertificate("CN=ct1,O=Clinic", "a" * 64, 2e9)
+CT2 = PeerCertificate("CN=ct2,O=Clinic", "b" * 64, 2e9)
+NODE = Node("AIGW", 11112, 2762)
+
+
+class FixedClock:
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def now_s(self) -> float:
+        return self.s
+
+    def monotonic_s(self) -> float:
+        return self.s
+
+
+def call(
+    calling: str = "CT",
+    address: str = "192.0.2.1",
+    certificate: PeerCertificate | None = None,
+    *,
+    called: str = "AIGW",
+    secure: bool | None = None,
+    association: object = None,
+) -> Call:
+    is_secure = certificate is not None if secure is None else secure
+    return Call(association or object(), called, calling, address, certificate, is_secure)
+
+
+def identify(peers: Sequence[KnownPeer], made: Call, unknown: Literal["accept", "reject"] = "reject") -> str:
+    """Name of the peer, or of the refusal."""
+    return Callers(NODE, peers, unknown).identify(made).name
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("192.0.2.1", "ct"),
+        ("::ffff:192.0.2.1", "ct"),
+        ("10.1.2.3", "ct"),
+        ("fd00::12", "ct"),
+        ("fd00::12%eth0", "ct"),
+        ("10.2.0.0", "ADDRESS_NOT_ALLOWED"),
+        ("fe80::1", "ADDRESS_NOT_ALLOWED"),
+        ("", "ADDRESS_NOT_ALLOWED"),
+    ],
+)
+def test_a_peer_calls_from_its_host_its_addresses_and_its_ranges(address: str, found: str) -> None:
+    peer = KnownPeer("ct", "CT", "192.0.2.1", addresses=("10.1.0.0/16", "fd00::/8"))
+    assert identify([peer], call(address=address)) == found
+
+
+def test_one_title_at_two_addresses_is_two_peers() -> None:
+    peers = [KnownPeer("a", "CT", "192.0.2.1"), KnownPeer("b", "CT", "192.0.2.2")]
+    assert identify(peers, call(address="192.0.2.2")) == "b"
+
+
+def test_one_title_at_one_address_is_told_apart_by_certificate() -> None:
+    peers = [
+        KnownPeer("open", "CT", "192.0.2.1"),
+        KnownPeer("a", "CT", "192.0.2.1", certificate="O=Clinic,CN=ct1"),
+        KnownPeer("b", "CT", "192.0.2.1", certificate="sha256:" + "b" * 64),
+    ]
+    assert identify(peers, call(certificate=CT1)) == "a"
+    assert identify(peers, call(certificate=CT2)) == "b"
+    assert identify(peers, call()) == "open"
+
+
+def test_a_certificate_binds_a_title() -> None:
+    peers = [
+        KnownPeer("a", "CT", "192.0.2.1", certificate="CN=ct1,O=Clinic"),
+        KnownPeer("b", "MR", "192.0.2.1"),
+    ]
+    assert identify(peers, call(certificate=CT1)) == "a"
+    assert identify(peers, call()) == "TLS_REQUIRED"
+    assert identify(peers, call(secure=True)) == "CERTIFICATE_MISSING"
+    assert identify(peers, call(certificate=CT2)) == "CERTIFICATE_NOT_EXPECTED"
+    for unknown in ("reject", "accept"):
+        assert identify(peers, call("MR", certificate=CT1), unknown) == "CERTIFICATE_OF_ANOTHER_PEER"
+        assert identify(peers, call("XX", certificate=CT1), unknown) == "CERTIFICATE_OF_ANOTHER_PEER"
+    assert identify(peers, call("MR", certificate=CT2)) == "b"
+
+
+def test_unknown_callers_are_taken_where_that_is_wanted_but_not_instead_of_a_known_one() -> None:
+    peers = [KnownPeer("ct", "CT", "192.0.2.1", tls="required")]
+    assert identify(peers, call("X\x1b[2J", "192.0.2.3"), "accept") == "X\\x1b[2J@192.0.2.3"
+    assert identify(peers, call("X"), "reject") == "CALLING_AE_TITLE_NOT_RECOGNISED"
+    assert identify(peers, call(), "accept") == "TLS_REQUIRED"
+    assert identify(peers, call(called="OTHER"), "accept") == "CALLED_AE_TITLE_NOT_RECOGNISED"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["CN=ct1,O=Clinic", "O=Clinic, CN=ct1", "CN = ct1, O = Clinic", "cn=CT1,o=clinic", "CN=ct1+O=Clinic"],
+)
+def test_a_subject_is_compared_by_its_attributes(text: str) -> None:
+    expected = ExpectedCertificate.parse(text)
+    assert expected.matches(CT1)
+    assert not expected.matches(CT2)
+    assert not expected.matches(PeerCertificate("CN=ct1,O=Clinic,OU=x", "c" * 64, 0)), "all of them"
+
+
+def test_values_with_commas_and_fingerprints_with_colons_are_understood() -> None:
+    comma = PeerCertificate("CN=ct\\, 1,O=A \\+ B", "c" * 64, 0)
+    assert ExpectedCertificate.parse("O=A \\+ B,CN=ct\\, 1").matches(comma)
+    assert ExpectedCertificate.parse("SHA256:" + ":".join(["CC"] * 32)).matches(comma)
+    for wrong in ("", "ct1", "sha256:12", "CN=", "=x"):
+        with pytest.raises(ValueError, match=r"CN=|sha256"):
+            ExpectedCertificate.parse(wrong)
+
+
+def test_a_slow_name_server_holds_the_first_caller_up_for_a_moment_and_nobody_else() -> None:
+    answer = threading.Event()
+
+    def slow(_: str) -> Any:
+        answer.wait(20)
+        return frozenset({ipaddress.ip_address("192.0.2.1")})
+
+    callers = Callers(NODE, [KnownPeer("ct", "CT", "ct.clinic")], "reject", Names(slow, wait_s=0.2))
+    began_s = time.monotonic()
+    refused = callers.identify(call())
+    assert time.monotonic() - began_s < 2
+    assert isinstance(refused, Refusal)
+    assert (refused.name, refused.result) == ("HOST_NAME_NOT_RESOLVED", 2), "transient: it may try again"
+    answer.set()
+    deadline_s = time.monotonic() + 5
+    while callers.identify(call()).name != "ct":
+        assert time.monotonic() < deadline_s
+
+
+def test_a_name_that_fails_later_keeps_its_last_address() -> None:
+    answers = [frozenset({ipaddress.ip_address("192.0.2.1")})]
+
+    def once(_: str) -> Any:
+        if not answers:
+            raise OSError
+        return answers.pop()
+
+    names = Names(once, wait_s=2)
+    assert names.addresses("ct.clinic")
+    names.ask("ct.clinic").looked_up_s = float("-inf")
+    deadline_s = time.monotonic() + 5
+    while not names.ask("ct.clinic").failed:
+        assert time.monotonic() < deadline_s
+    assert names.addresses("ct.clinic") == frozenset({ipaddress.ip_address("192.0.2.1")})
+
+
+# -- room, and what is written ------------------------------------------------------------------
+
+
+class Door:
+    """A gate with its journal and log."""
+
+    def __init__(
+        self,
+        folder: Path,
+        peers: Sequence[KnownPeer],
+        most: int,
+        unknown: Literal["accept", "reject"] = "reject",
+    ) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.clock = FixedClock()
+        self.journal = Journal(folder / "journal.db")
+        self.reader = JournalReader(folder / "journal.db")
+        self.associations = OpenAssociations()
+        log = structlog.wrap_logger(
+            None,
+            processors=[self._keep],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+        )
+        self.written = RefusalLog(self.journal, self.clock, log)
+        self.gate = Gate(Callers(NODE, peers, unknown), most, self.associations, self.written)
+
+    def _keep(self, _: Any, __: str, event: Any) -> Any:
+        self.lines.append(dict(event))
+        raise structlog.DropEvent
+
+    def decide(self, made: Call) -> str:
+        return self.gate.decide(made).name
+
+
+def test_one_peer_never_takes_every_place(tmp_path: Path) -> None:
+    peers = [KnownPeer("a", "A", "192.0.2.1"), KnownPeer("b", "B", "192.0.2.1", max_associations=2)]
+    door = Door(tmp_path, peers, 8)
+    assert [door.decide(call("A")) for _ in range(7)] == ["a"] * 6 + ["TOO_MANY_ASSOCIATIONS_OF_PEER"]
+    first = call("B")
+    assert [door.decide(first), door.decide(call("B"))] == ["b", "b"]
+    assert door.decide(call("B")) == "TOO_MANY_ASSOCIATIONS_OF_PEER", "its own limit"
+    door.associations.closed(first.association)
+    assert door.decide(call("B")) == "b"
+
+
+def test_a_place_that_is_just_becoming_free_is_waited_for(tmp_path: Path) -> None:
+    """Many senders abort or close, and call again at once: the end of the first may be noticed later."""
+    door = Door(tmp_path, [KnownPeer("a", "A", "192.0.2.1", max_associations=1)], 4)
+    first = call("A")
+    assert door.decide(first) == "a"
+    ending = threading.Timer(0.05, door.associations.closed, [first.association])
+    ending.start()
+    assert door.decide(call("A")) == "a"
+    ending.join()
+    began_s = time.monotonic()
+    assert door.decide(call("A")) == "TOO_MANY_ASSOCIATIONS_OF_PEER"
+    assert time.monotonic() - began_s < 2
+    assert door.associations.count() == 1
+
+
+def test_all_places_may_be_taken_by_the_only_peer(tmp_path: Path) -> None:
+    door = Door(tmp_path, [KnownPeer("a", "A", "192.0.2.1")], 4)
+    assert [door.decide(call("A")) for _ in range(5)] == ["a"] * 4 + ["TOO_MANY_ASSOCIATIONS"]
+
+
+def test_unknown_callers_of_one_address_are_one_whatever_they_call_themselves(tmp_path: Path) -> None:
+    door = Door(tmp_path, [KnownPeer("a", "A", "192.0.2.1")], 8, "accept")
+    names = [door.decide(call(f"X{n}", "192.0.2.66")) for n in range(7)]
+    assert names == [*(f"X{n}@192.0.2.66" for n in range(6)), "TOO_MANY_ASSOCIATIONS_OF_PEER"]
+    assert door.decide(call("A")) == "a"
+
+
+def test_places_are_counted_right_with_many_threads(tmp_path: Path) -> None:
+    door = Door(tmp_path, [KnownPeer("a", "A", "192.0.2.1")], 10)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(door.decide(call("A")))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count("a") == 10 == door.associations.count()
+
+
+def test_a_refusal_is_logged_recorded_and_counted_with_the_letter(tmp_path: Path) -> None:
+    peers = [KnownPeer("ct", "CT", "192.0.2.1", certificate="CN=ct1,O=Clinic")]
+    door = Door(tmp_path, peers, 4)
+    door.decide(call(called="A\nB", calling="C\x1b%s"))
+    door.decide(call(certificate=CT2))
+    wrong, title = door.reader.refusals()
+    assert title["name"] == "CALLED_AE_TITLE_NOT_RECOGNISED"
+    assert title["details"] == {
+        "source": "",
+        "address": "192.0.2.1",
+        "called": "A\\nB",
+        "calling": "C\\x1b%s",
+        "advice": title["details"]["advice"],
+    }
+    for said in (
+        "192.0.2.1",
+        "without TLS (port 11112)",
+        "'C\\x1b%s'",
+        "'A\\nB'",
+        "to 'AIGW' at your system",
+    ):
+        assert said in title["details"]["advice"]
+    assert wrong["details"]["source"] == "ct"
+    for said in ("with TLS (port 2762)", "CN=ct2,O=Clinic", "sha256:" + "b" * 64, "CN=ct1,O=Clinic"):
+        assert said in wrong["details"]["advice"]
+    assert [line["name"] for line in door.lines] == [
+        "CALLED_AE_TITLE_NOT_RECOGNISED",
+        "CERTIFICATE_NOT_EXPECTED",
+    ]
+    assert door.lines[0]["advice"] == title["details"]["advice"]
+    assert not any(c in str(line) for line in door.lines for c in "\n\x1b")
+
+
+def test_the_same_refusal_is_written_once_a_minute_and_counted_every_time(tmp_path: Path) -> None:
+    door = Door(tmp_path, [KnownPeer("ct", "CT", "192.0.2.1")], 4)
+    for _ in range(1000):
+        door.decide(call("NOBODY"))
+    assert len(door.reader.refusals()) == 1
+    door.clock.s += 61
+    door.decide(call("NOBODY"))
+    newest, first = door.reader.refusals()
+    assert "repeated" not in first["details"]
+    assert newest["details"]["repeated"] == 999
+    assert door.written.counts() == {"CALLING_AE_TITLE_NOT_RECOGNISED": 1001}
+    for n in range(1000):
+        door.decide(call(f"N{n}"))
+    assert len(door.reader.refusals(2000)) <= 130, "ten thousand names fill no disk"
+
+
+def test_the_certificate_that_a_peer_showed_last_is_remembered(tmp_path: Path) -> None:
+    door = Door(tmp_path, [KnownPeer("ct", "CT", "192.0.2.1")], 4)
+    door.decide(call(certificate=CT1))
+    door.decide(call(certificate=CT2))
+    assert door.gate.certificates_seen() == {"ct": CT2}
