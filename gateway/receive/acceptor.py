@@ -10,6 +10,7 @@ import itertools
 import socket
 import threading
 from contextlib import suppress
+from typing import cast
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -215,7 +216,7 @@ class GuardedAssociation(Association):
     def _await_request(self) -> object | None:
         """What comes first; None if the connection ended. The upper layer has the timer."""
         while not self.dul.has_ended:
-            primitive = self.dul.receive_pdu(wait=False)
+            primitive = cast(object | None, self.dul.receive_pdu(wait=False))  # it may be None
             if primitive is not None:
                 return primitive
             self._changed.wait()
