@@ -27,7 +27,8 @@ from tests.orthanc import Orthanc
 
 SHAPE, SPACING_MM = (24, 48, 48), (9.0, 8.0, 8.0)
 HITS = {"spool": (1, 2, 9), "admit": (1, 20), "deliver": (1, 2, 3)}
-ELSEWHERE = ("dispatch.gave_up",)  # in test_failure_report_kill.py
+# in test_failure_report_kill.py and test_commitment_node.py
+ELSEWHERE = ("dispatch.gave_up", "commitment.asked", "commitment.claimed", "commitment.told")
 RUNS = [
     (point, hit)
     for point in failpoint.POINTS

@@ -105,7 +105,9 @@ class Node:
                 str(dataset.SeriesInstanceUID),
             )
             header = InstanceHeader("1.2.840.10008.5.1.4.1.1.2", *uids, {})
-            stored = self.spool.store(path.read_bytes())
+            content = path.read_bytes()
+            begin = 144 + int.from_bytes(content[140:144], "little")  # of the data set (PS3.10 7.1)
+            stored = self.spool.store(content[begin:], content[:begin])
             instance = NewInstance(
                 header, "1.2.840.10008.1.2.1", stored.digest, stored.path, stored.size_bytes, "scanner"
             )
