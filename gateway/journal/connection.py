@@ -16,9 +16,7 @@ Values = Mapping[str, Any]
 
 _CACHED_STATEMENTS = 256  # more than there are: each is compiled once
 _KEPT_WAL_BYTES = 64 << 20  # after a migration the write-ahead log is larger: the rest is given back
-_CACHE_KIB = (
-    32 * 1024
-)  # of the one that writes: the upper pages of every index of a journal of millions of rows
+_CACHE_KIB = 32 * 1024  # of the one that writes: the upper pages of every index
 
 
 class Transaction:
