@@ -121,7 +121,8 @@ class Admission:
                 self._alarm(stored)
             receipt = self._enter(stored, header, arrival)
             if receipt is Receipt.REFUSED:
-                self.spool.remove(stored.path)
+                if not stored.was_there:  # its row may be lost, and it may have been acknowledged
+                    self.spool.remove(stored.path)
                 raise Rejected(
                     "DUPLICATE_SOP_INSTANCE_REFUSED",
                     f"SOP Instance {header.sop_instance_uid} is here already with other bytes, which are "

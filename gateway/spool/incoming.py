@@ -37,12 +37,15 @@ class StoredFile:
         Size of the whole file.
     repaired
         A damaged file had this name; it is in quarantine now.
+    was_there
+        An intact file had this name already; it stays.
     """
 
     path: str
     digest: str
     size_bytes: int
     repaired: bool = field(default=False, compare=False)
+    was_there: bool = field(default=False, compare=False)
 
 
 class Incoming:
@@ -140,7 +143,13 @@ class Incoming:
         if self._durable:
             sync_directory(folder)
         failpoint.reach("spool.directory_synced")
-        return StoredFile(relative_path(digest), digest, size, repaired=found is Found.DAMAGED)
+        return StoredFile(
+            relative_path(digest),
+            digest,
+            size,
+            repaired=found is Found.DAMAGED,
+            was_there=found is Found.INTACT,
+        )
 
     def _appear(self, target: str) -> int:
         failpoint.reach("spool.written")

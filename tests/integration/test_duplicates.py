@@ -97,3 +97,13 @@ def test_the_same_series_on_many_associations_at_once_is_stored_once(tmp_path: P
         reader.close()
     assert details["copies"] == {"instances": SLICES, "times": SLICES * (ASSOCIATIONS - 1)}
     assert details["conflicts"] == []
+
+
+def test_a_refused_duplicate_whose_file_was_there_before_stays(tmp_path: Path) -> None:
+    """Its row may be lost with a journal: then it was acknowledged once."""
+    first, other = versions("first", "other")
+    with receiver(tmp_path, limits=limits(Duplicates.REFUSE)) as gateway:
+        assert send(gateway, [first]) == [0]
+        stored = gateway.spool.store(encoded(other))
+        assert send(gateway, [other]) == [0x0111]
+        assert gateway.spool.absolute(stored.path).exists()
