@@ -24,7 +24,8 @@ import psutil
 from benchmarks.receive_files import read
 from benchmarks.receive_wire import CALLED, MAX_PDU_BYTES
 from tests.gateway_process import GatewayProcess, wait_until
-from tests.orthanc import Orthanc, free_port
+from tests.orthanc import Orthanc
+from tests.ports import free_port
 
 _ROOT = Path(__file__).parents[1]
 _ATTEMPTS = 5

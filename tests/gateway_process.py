@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 _PORT_ATTEMPTS = 3
 
@@ -99,6 +99,7 @@ class GatewayProcess:
             if not (self.died and self._has_logged(b"PORT_NOT_FREE", size)):
                 return
             time.sleep(1.0)
+        raise AssertionError(f"a port of the gateway stays taken: {self.log}")
 
     def _is_ready_or_dead(self, offset: int) -> bool:
         return self.died or self._has_logged(b'"event": "ready"', offset)

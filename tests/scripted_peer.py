@@ -8,7 +8,7 @@ from typing import Any
 
 from pynetdicom import AE, evt
 
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"

@@ -12,8 +12,8 @@ import pytest
 
 from tests.builders import ct_series, write_series
 from tests.gateway_process import CONFIGURATION, wait_until
-from tests.orthanc import free_port
 from tests.peers import storescu
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,8 @@ from tests.commitment_site import PUSH_MODEL, CommitmentSCU
 from tests.gateway_process import GatewayProcess, wait_until
 from tests.hostile import wire
 from tests.hostile.peer import Gone, RawPeer
-from tests.orthanc import free_port
 from tests.peers import encoded
+from tests.ports import free_port
 from tests.stow import AUTHORIZATION, CONTENT_TYPE, TOKEN, multipart, part10, post
 
 NAME, ID = "Planted^Patient", "PLANTED-77"

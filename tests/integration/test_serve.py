@@ -25,8 +25,8 @@ from gateway.spool import Spool, relative_path
 from tests.builders import ct_series, write_series
 from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
 from tests.integration.test_delivery import queue_for_delivery
-from tests.orthanc import free_port
 from tests.peers import recording_scp
+from tests.ports import free_port
 
 
 @pytest.fixture

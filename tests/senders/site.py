@@ -12,7 +12,8 @@ from types import TracebackType
 
 from tests.certificates import Authority
 from tests.gateway_process import GatewayProcess
-from tests.orthanc import Orthanc, free_port
+from tests.orthanc import Orthanc
+from tests.ports import free_port
 from tests.senders.clients import ORTHANC_AE_TITLE
 
 _CONFIGURATION = """\

@@ -28,7 +28,7 @@ from gateway.journal import Journal, JournalReader
 from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecision
 from gateway.retry import Policy
 from gateway.spool import Spool
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.scripted_peer import ABORT, CAPTURE, EXPLICIT_LITTLE, SEG, SILENCE, SR, ScriptedPeer
 
 POLICY = Policy(

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 CONFIGURATION = Path(__file__).with_name("app-config.js")
 _HEADERS = {
