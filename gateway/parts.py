@@ -14,24 +14,24 @@ from gateway.journal.records import Duplicates
 from gateway.receive.admit import Admission, AdmissionLimits
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.calls import Call, Refusal
-from gateway.receive.certificate_watch import CertificateWatch
-from gateway.receive.commitment import StorageCommitment
-from gateway.receive.commitment_lines import Lines
-from gateway.receive.commitment_link import Exchange
-from gateway.receive.commitment_reporter import CommitmentReporter
-from gateway.receive.commitment_verify import Examine
+from gateway.receive.commitment.lines import Lines
+from gateway.receive.commitment.link import Exchange
+from gateway.receive.commitment.reporter import CommitmentReporter
+from gateway.receive.commitment.service import StorageCommitment
+from gateway.receive.commitment.verify import Examine
 from gateway.receive.contexts import TRANSFER_SYNTAXES, storage_class_uids, storage_contexts
 from gateway.receive.gate import Callers, Gate, KnownPeer, RefusalLog
 from gateway.receive.gate import Node as Ourselves
 from gateway.receive.services import Service
 from gateway.receive.storage_scp import ScpLimits, StorageSCP, TlsListener
-from gateway.receive.stow import StowService
-from gateway.receive.stow_access import WebCallers, WebPeer
-from gateway.receive.stow_request import StowLimits
+from gateway.receive.stow.access import WebCallers, WebPeer
+from gateway.receive.stow.request import StowLimits
+from gateway.receive.stow.service import StowService
 from gateway.receive.tally import Tally
-from gateway.receive.tls import TlsContext
-from gateway.receive.tls_refusals import https_failed
-from gateway.receive.tls_source import TlsSource
+from gateway.receive.tls.context import TlsContext
+from gateway.receive.tls.refusals import https_failed
+from gateway.receive.tls.source import TlsSource
+from gateway.receive.tls.watch import CertificateWatch
 from gateway.settings.dicom import Peer
 from gateway.settings.model import Settings
 from gateway.settings.tls_check import dicom_files, warn_before, web_files

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.receive.tls_files import TlsFiles
+from gateway.receive.tls.files import TlsFiles
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from gateway.journal import Journal
 from gateway.receive.admit import Admission, AdmissionLimits
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers, KnownPeer, Node
-from gateway.receive.commitment import StorageCommitment
-from gateway.receive.commitment_endings import ReporterSettings
-from gateway.receive.commitment_lines import Lines
-from gateway.receive.commitment_link import Exchange, ReportAddress
-from gateway.receive.commitment_reporter import CommitmentReporter
+from gateway.receive.commitment.endings import ReporterSettings
+from gateway.receive.commitment.lines import Lines
+from gateway.receive.commitment.link import Exchange, ReportAddress
+from gateway.receive.commitment.reporter import CommitmentReporter
+from gateway.receive.commitment.service import StorageCommitment
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.gate import Gate, RefusalLog
 from gateway.receive.storage_scp import ScpLimits, StorageSCP

@@ -21,9 +21,9 @@ from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import KnownPeer
 from gateway.receive.contexts import TRANSFER_SYNTAXES, storage_class_uids
 from gateway.receive.part10 import file_header
-from gateway.receive.stow import StowService
-from gateway.receive.stow_access import WebCallers, WebPeer
-from gateway.receive.stow_request import StowLimits
+from gateway.receive.stow.access import WebCallers, WebPeer
+from gateway.receive.stow.request import StowLimits
+from gateway.receive.stow.service import StowService
 from gateway.spool import Spool
 from gateway.web.app import Check, make_app
 from gateway.web.server import WebServer

@@ -8,10 +8,10 @@ from typing import Literal
 
 from gateway.receive import refusals
 from gateway.receive.calls import Call, KnownPeer, Node, Refusal
-from gateway.receive.certificates import ExpectedCertificate
 from gateway.receive.names import Names
 from gateway.receive.places import Places
 from gateway.receive.text import printable
+from gateway.receive.tls.certificates import ExpectedCertificate
 
 __all__ = ["Call", "Callers", "KnownPeer", "Node", "Refusal"]
 

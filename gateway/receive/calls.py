@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.receive.certificates import PeerCertificate
+from gateway.receive.tls.certificates import PeerCertificate
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from gateway.receive import refusals
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers
 from gateway.receive.calls import Call, KnownPeer, Node, Refusal
-from gateway.receive.certificates import PeerCertificate
 from gateway.receive.records import Repeats
 from gateway.receive.text import printable
+from gateway.receive.tls.certificates import PeerCertificate
 
 __all__ = ["Call", "Callers", "Gate", "KnownPeer", "Node", "Refusal", "RefusalLog"]
 

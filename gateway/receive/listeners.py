@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.receive.tls import TlsContext
+from gateway.receive.tls.context import TlsContext
 
 
 @dataclass(frozen=True)

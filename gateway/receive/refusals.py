@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.receive.calls import Call, KnownPeer, Node, Refusal
-from gateway.receive.certificates import PeerCertificate
 from gateway.receive.text import printable
+from gateway.receive.tls.certificates import PeerCertificate
 
 # (result, source, reason/diagnostic) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 _NO_REASON = (1, 1, 1)

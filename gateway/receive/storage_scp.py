@@ -21,23 +21,23 @@ from structlog.typing import FilteringBoundLogger
 from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.logs import places
-from gateway.receive import negotiation
-from gateway.receive.acceptance import Acceptance, Watcher
-from gateway.receive.acceptor import GuardedAssociation
 from gateway.receive.admit import Admission, Arrival
+from gateway.receive.association import negotiation
+from gateway.receive.association.acceptance import Acceptance, Watcher
+from gateway.receive.association.acceptor import GuardedAssociation
+from gateway.receive.association.commands import Command
+from gateway.receive.association.connections import Connections
+from gateway.receive.association.messages import SUCCESS, Context, MessageLimits
+from gateway.receive.association.violations import Violation
 from gateway.receive.associations import OpenAssociations
-from gateway.receive.commands import Command
-from gateway.receive.connections import Connections
 from gateway.receive.gate import Call, Gate, KnownPeer, Refusal
 from gateway.receive.listeners import ScpLimits, TlsListener
-from gateway.receive.messages import SUCCESS, Context, MessageLimits
 from gateway.receive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.receive.records import Incidents
 from gateway.receive.services import Service
 from gateway.receive.store import InstanceReceiver
-from gateway.receive.tls import TlsContext, peer_certificate
+from gateway.receive.tls.context import TlsContext, peer_certificate
 from gateway.receive.transport import GuardedServer
-from gateway.receive.violations import Violation
 
 __all__ = ["ScpLimits", "StorageSCP", "TlsListener"]
 

@@ -13,10 +13,10 @@ from contextlib import suppress
 
 from pynetdicom.transport import AddressInformation
 
-from gateway.receive.acceptance import Acceptance
-from gateway.receive.acceptor import GuardedAssociation
-from gateway.receive.connections import Connections
-from gateway.receive.wakeup import Bell
+from gateway.receive.association.acceptance import Acceptance
+from gateway.receive.association.acceptor import GuardedAssociation
+from gateway.receive.association.connections import Connections
+from gateway.receive.association.wakeup import Bell
 
 _BACKLOG = 128
 _SHORT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

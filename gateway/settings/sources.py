@@ -103,7 +103,7 @@ def _expected(peer: Peer) -> object:
     """The certificate of a peer in comparable form; raises ValueError."""
     if peer.certificate is None:
         return None
-    from gateway.receive.certificates import ExpectedCertificate  # slow to import, seldom needed
+    from gateway.receive.tls.certificates import ExpectedCertificate  # slow to import, seldom needed
 
     expected = ExpectedCertificate.parse(peer.certificate)
     return (expected.sha256, expected.attributes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.clock import SystemClock
-from gateway.receive.tls_files import TlsFiles, file_problems, file_warnings
+from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings
 from gateway.settings.dicom import Tls
 from gateway.settings.document import Document
 from gateway.settings.model import Settings

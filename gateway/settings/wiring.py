@@ -14,8 +14,8 @@ from gateway.deliver.storage_scu import Address
 from gateway.jobs.commit import Sending
 from gateway.jobs.messages import WorkerSettings
 from gateway.jobs.request import DispatchSettings
-from gateway.receive.commitment_endings import ReporterSettings
-from gateway.receive.commitment_link import ReportAddress
+from gateway.receive.commitment.endings import ReporterSettings
+from gateway.receive.commitment.link import ReportAddress
 from gateway.retry import Policy
 from gateway.settings.model import Settings
 from gateway.settings.runtime import cards, completion_rules, profiles, routes, why_held

@@ -1,4 +1,4 @@
-"""``POST /dicom-web/studies[/{study}]``: HTTP around :class:`gateway.receive.stow.StowService`.
+"""``POST /dicom-web/studies[/{study}]``: HTTP around :class:`gateway.receive.stow.service.StowService`.
 
 The disk is touched in threads only, one call at a time for each request: while one chunk is being written the
 next one is read, and then the client has to wait. So a request holds a few hundred kilobytes, however fast
@@ -16,10 +16,10 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
-from gateway.receive.stow import StowService
-from gateway.receive.stow_request import StoreHead, StowRefused
-from gateway.receive.stow_response import Answer, refuse
-from gateway.receive.stow_store import StoreRequest
+from gateway.receive.stow.request import StoreHead, StowRefused
+from gateway.receive.stow.response import Answer, refuse
+from gateway.receive.stow.service import StowService
+from gateway.receive.stow.store import StoreRequest
 
 T = TypeVar("T")
 

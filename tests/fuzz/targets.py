@@ -20,14 +20,14 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from gateway.errors import Rejected
 from gateway.header import InstanceHeader
-from gateway.receive.association_request import read_association_request
-from gateway.receive.commands import Command, encode_response, parse_command
-from gateway.receive.inbound import Inbound, Interrupted
-from gateway.receive.messages import Answer, Context, MessageLimits, Messages
-from gateway.receive.multipart import MultipartError, MultipartLimits, MultipartParser
-from gateway.receive.part10_stream import Part10Reader
+from gateway.receive.association.association_request import read_association_request
+from gateway.receive.association.commands import Command, encode_response, parse_command
+from gateway.receive.association.inbound import Inbound, Interrupted
+from gateway.receive.association.messages import Answer, Context, MessageLimits, Messages
+from gateway.receive.association.violations import Violation
+from gateway.receive.stow.multipart import MultipartError, MultipartLimits, MultipartParser
+from gateway.receive.stow.part10_stream import Part10Reader
 from gateway.receive.tags import read_header
-from gateway.receive.violations import Violation
 from tests.hostile import wire
 
 SYNTAXES: tuple[UID, ...] = (

@@ -21,9 +21,9 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from gateway.completion import Complete, CompletionRules, decide
 from gateway.errors import PeerError
 from gateway.journal import JournalReader
-from gateway.receive import commitment_lines
-from gateway.receive.bounded_call import MOST_BYTES, MOST_PDU_BYTES, bounded
-from gateway.receive.commitment_link import (
+from gateway.receive.commitment import lines as commitment_lines
+from gateway.receive.commitment.bounded_call import MOST_BYTES, MOST_PDU_BYTES, bounded
+from gateway.receive.commitment.link import (
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
     Exchange,
@@ -42,8 +42,8 @@ from tests.commitment_site import (
     committing_node,
     failed,
 )
-from tests.orthanc import free_port
 from tests.peers import SCANNER, SCANNER_AE_TITLE
+from tests.ports import free_port
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ALL_COMMITTED, FAILURES_EXIST = 1, 2

@@ -13,7 +13,8 @@ import pytest
 from tests.builders import ct_series, write_series
 from tests.commitment_site import CommitmentSCU, ReportSCP, committed, failed
 from tests.gateway_process import GatewayProcess, wait_until
-from tests.orthanc import Orthanc, free_port
+from tests.orthanc import Orthanc
+from tests.ports import free_port
 
 CONFIGURATION = """\
 version: 1

@@ -25,10 +25,10 @@ from pynetdicom.presentation import negotiate_as_acceptor
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from gateway.receive.acceptor import GuardedAssociation
-from gateway.receive.dul import UpperLayer
-from gateway.receive.wakeup import SteadyTimer
-from gateway.receive.wire import PeerSocket
+from gateway.receive.association.acceptor import GuardedAssociation
+from gateway.receive.association.dul import UpperLayer
+from gateway.receive.association.wakeup import SteadyTimer
+from gateway.receive.association.wire import PeerSocket
 
 VERSION = "3.0.4"
 
@@ -93,8 +93,8 @@ def behaviour(function: Callable[..., Any]) -> str:
 
 def test_the_version_is_the_one_that_was_read() -> None:
     assert pynetdicom.__version__ == VERSION, (
-        f"gateway/receive/{{dul,acceptor,wire,wakeup}}.py were written against pynetdicom {VERSION}: compare "
-        "the functions that the other tests here name, then change VERSION and their hashes."
+        f"gateway/receive/association/ was written against pynetdicom {VERSION}: "
+        "compare the functions that the other tests here name, then change VERSION and their hashes."
     )
 
 
@@ -137,5 +137,5 @@ def test_the_states_and_events_that_we_name_mean_what_they_did() -> None:
     }
     found = {pair: fsm.TRANSITION_TABLE.get(pair) for pair in expected}
     assert found == expected, (
-        "PS3.8 Table 9-10 in pynetdicom changed: see gateway/receive/dul.py for each state."
+        "PS3.8 Table 9-10 in pynetdicom changed: see gateway/receive/association/dul.py for each state."
     )

@@ -27,8 +27,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from gateway.journal import JournalReader
 from gateway.receive.admit import AdmissionLimits
 from gateway.receive.callers import KnownPeer
-from gateway.receive.stow_access import WebPeer
-from gateway.receive.stow_request import StowLimits
+from gateway.receive.stow.access import WebPeer
+from gateway.receive.stow.request import StowLimits
 from tests.builders import ct_series
 from tests.peers import encoded
 from tests.stow import (
@@ -506,7 +506,7 @@ def test_many_requests_at_once_use_little_memory(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from gateway.receive.stow_request import StowLimits
+from gateway.receive.stow.request import StowLimits
 from tests.stow import stow_server
 with stow_server(Path(sys.argv[1]), limits=StowLimits(max_requests=20)) as server:
     print(server.port, flush=True)

@@ -23,8 +23,8 @@ from pydicom.dataset import Dataset
 from requests import HTTPError, Session
 
 from gateway.receive.callers import KnownPeer
-from gateway.receive.stow_access import WebPeer
-from gateway.receive.stow_request import StowLimits
+from gateway.receive.stow.access import WebPeer
+from gateway.receive.stow.request import StowLimits
 from tests.builders import ct_series
 from tests.orthanc import Orthanc
 from tests.peers import encoded

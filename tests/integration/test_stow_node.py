@@ -15,7 +15,7 @@ import pytest
 from gateway.journal import JournalReader
 from tests.builders import ct_series
 from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.stow import AUTHORIZATION, BOUNDARY, CONTENT_TYPE, TOKEN, multipart, part10, post
 
 STORED = {**AUTHORIZATION, "Content-Type": CONTENT_TYPE}

@@ -21,8 +21,8 @@ from gateway.receive.calls import KnownPeer, Node
 from gateway.receive.contexts import TRANSFER_SYNTAXES, storage_class_uids
 from gateway.receive.gate import RefusalLog
 from gateway.receive.storage_scp import TlsListener
-from gateway.receive.tls import TlsContext
-from gateway.receive.tls_source import TlsSource
+from gateway.receive.tls.context import TlsContext
+from gateway.receive.tls.source import TlsSource
 from tests.builders import ct_series, write_series
 from tests.certificates import Authority
 from tests.hostile import wire

@@ -19,15 +19,15 @@ import structlog
 from gateway.clock import SystemClock
 from gateway.control.questions import ask_status
 from gateway.journal import JournalReader
-from gateway.receive.tls_files import TlsFiles
-from gateway.receive.tls_source import TlsSource
+from gateway.receive.tls.files import TlsFiles
+from gateway.receive.tls.source import TlsSource
 from gateway.web import tls
 from gateway.web.tls import TlsDoor
 from tests.builders import ct_series
 from tests.certificates import Authority, Leaf
 from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
-from tests.orthanc import free_port
 from tests.peers import encoded
+from tests.ports import free_port
 from tests.stow import AUTHORIZATION, CONTENT_TYPE, StowServer, multipart, part10, stow_server
 
 FIELDS = [f"{name}: {value}" for name, value in {**AUTHORIZATION, "Content-Type": CONTENT_TYPE}.items()]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
-from gateway.receive import negotiation
-from gateway.receive.association_request import Proposal, read_association_request
+from gateway.receive.association import negotiation
+from gateway.receive.association.association_request import Proposal, read_association_request
 from gateway.receive.calls import KnownPeer
 from tests.hostile import wire
 from tests.hostile.wire import Context

@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from gateway.errors import Rejected
-from gateway.receive import commitment_codec
-from gateway.receive.commitment_codec import read_request, write_report
+from gateway.receive.commitment import codec as commitment_codec
+from gateway.receive.commitment.codec import read_request, write_report
 from tests.peers import encoded
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"

@@ -12,7 +12,7 @@ from gateway.errors import LostRace, RefusedByState
 from gateway.header import InstanceHeader
 from gateway.journal.commitment import KeptInstance, NewCommitment, Outcome, Reference
 from gateway.journal.records import Duplicates, Failure, NewInstance, Receipt
-from gateway.receive.commitment_check import examine, judge
+from gateway.receive.commitment.check import examine, judge
 from gateway.states import COMMITMENT, CommitmentEvent, CommitmentState
 from tests.journals import SERIES, STUDY, Site
 

@@ -16,9 +16,9 @@ from gateway.journal import Journal, JournalReader
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers
 from gateway.receive.calls import Call, KnownPeer, Node, Refusal
-from gateway.receive.certificates import ExpectedCertificate, PeerCertificate
 from gateway.receive.gate import Gate, RefusalLog
 from gateway.receive.names import Names
+from gateway.receive.tls.certificates import ExpectedCertificate, PeerCertificate
 
 CT1 = PeerCertificate("CN=ct1,O=Clinic", "a" * 64, 2e9)
 CT2 = PeerCertificate("CN=ct2,O=Clinic", "b" * 64, 2e9)

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.receive.inbound import Inbound
-from gateway.receive.lingering import LINGER_BYTES, LINGER_S, Lingering
-from gateway.receive.wakeup import Bell
-from gateway.receive.wire import PeerSocket
+from gateway.receive.association.inbound import Inbound
+from gateway.receive.association.lingering import LINGER_BYTES, LINGER_S, Lingering
+from gateway.receive.association.wakeup import Bell
+from gateway.receive.association.wire import PeerSocket
 
 
 class Ending:

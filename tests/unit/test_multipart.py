@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.receive.multipart import (
+from gateway.receive.stow.multipart import (
     MultipartError,
     MultipartLimits,
     MultipartParser,
@@ -18,7 +18,7 @@ from gateway.receive.multipart import (
     PartEnd,
     boundary_of,
 )
-from gateway.receive.multipart_header import accepts_json, parse_fields, parse_media_type
+from gateway.receive.stow.multipart_header import accepts_json, parse_fields, parse_media_type
 
 BOUNDARY = b"ab-c"
 SMALL = MultipartLimits(max_parts=4, max_header_bytes=64, max_around_bytes=40)

@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset
 from gateway.errors import GatewayError, Rejected
 from gateway.receive.callers import KnownPeer
 from gateway.receive.part10 import file_header
-from gateway.receive.part10_stream import FileMeta, Part10Reader
-from gateway.receive.stow_access import CHALLENGE, WebCallers, WebPeer
-from gateway.receive.stow_inflate import Inflater
-from gateway.receive.stow_request import Body, StoreHead, StowLimits, StowRefused, check_head
-from gateway.receive.stow_response import Failed, Stored, respond
+from gateway.receive.stow.access import CHALLENGE, WebCallers, WebPeer
+from gateway.receive.stow.inflate import Inflater
+from gateway.receive.stow.part10_stream import FileMeta, Part10Reader
+from gateway.receive.stow.request import Body, StoreHead, StowLimits, StowRefused, check_head
+from gateway.receive.stow.response import Failed, Stored, respond
 
 META = FileMeta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1")
 HEADER = file_header(META.sop_class_uid, META.sop_instance_uid, META.transfer_syntax_uid, "VNA")

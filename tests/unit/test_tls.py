@@ -19,9 +19,9 @@ import structlog
 from gateway.clock import SystemClock
 from gateway.errors import GatewayError
 from gateway.receive.calls import Call, Node, Refusal
-from gateway.receive.tls import HandshakeFailed, TlsContext, peer_certificate
-from gateway.receive.tls_files import TlsFiles, file_problems, file_warnings
-from gateway.receive.tls_source import TlsSource
+from gateway.receive.tls.context import HandshakeFailed, TlsContext, peer_certificate
+from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings
+from gateway.receive.tls.source import TlsSource
 from tests.certificates import Authority, Leaf, self_signed
 
 DAY_S = 24 * 3600.0

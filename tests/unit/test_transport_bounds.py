@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 
 from gateway.journal import Journal, JournalReader
-from gateway.receive.connections import Connections
+from gateway.receive.association.connections import Connections
+from gateway.receive.association.wakeup import Bell, SignallingQueue, SteadyTimer
 from gateway.receive.records import Incidents, Repeats
-from gateway.receive.wakeup import Bell, SignallingQueue, SteadyTimer
 
 
 class Told:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.receive.association_request import read_association_request
-from gateway.receive.commands import Command, encode_p_data, encode_response, parse_command
-from gateway.receive.inbound import Inbound, Interrupted
-from gateway.receive.messages import Answer, Context, MessageLimits, Messages
-from gateway.receive.violations import Violation
+from gateway.receive.association.association_request import read_association_request
+from gateway.receive.association.commands import Command, encode_p_data, encode_response, parse_command
+from gateway.receive.association.inbound import Inbound, Interrupted
+from gateway.receive.association.messages import Answer, Context, MessageLimits, Messages
+from gateway.receive.association.violations import Violation
 from tests.hostile import wire
 
 CT, VERIFICATION = wire.CT.decode(), wire.VERIFICATION.decode()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from gateway.receive.commands import (
+from gateway.receive.association.commands import (
     C_CANCEL_RQ,
     C_STORE_RQ,
     MAX_COMMAND_BYTES,
@@ -23,8 +23,14 @@ from gateway.receive.commands import (
     encode_response,
     parse_command,
 )
-from gateway.receive.inbound import Inbound
-from gateway.receive.violations import command_invalid, message_unexpected, pdv_invalid, too_large, too_slow
+from gateway.receive.association.inbound import Inbound
+from gateway.receive.association.violations import (
+    command_invalid,
+    message_unexpected,
+    pdv_invalid,
+    too_large,
+    too_slow,
+)
 
 SUCCESS = 0x0000
 SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.4 Table B.2-1

@@ -23,8 +23,8 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 
 from gateway.errors import PeerError
-from gateway.receive.bounded_call import bound
-from gateway.receive.dul import UpperLayer
+from gateway.receive.association.dul import UpperLayer
+from gateway.receive.commitment.bounded_call import bound
 from gateway.receive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gateway.receive.violations import too_slow
+from gateway.receive.association.violations import too_slow
 
 
 class Interrupted(Exception):

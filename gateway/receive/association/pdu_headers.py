@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from gateway.receive import violations
-from gateway.receive.association_request import MAX_ASSOCIATION_PDU_BYTES
-from gateway.receive.violations import Violation
+from gateway.receive.association import violations
+from gateway.receive.association.association_request import MAX_ASSOCIATION_PDU_BYTES
+from gateway.receive.association.violations import Violation
 
 PDU_HEADER = struct.Struct(">BxL")
 ASSOCIATE_RQ, P_DATA_TF = 1, 4
@@ -24,7 +24,7 @@ _RELEASING = frozenset({P_DATA_TF, _RELEASE_RQ, _RELEASE_RP, _ABORT})
 
 
 def provider_abort(reason: int) -> bytes:
-    """An A-ABORT of the service provider (PS3.8 9.3.8); the reason is one of gateway.receive.violations."""
+    """An A-ABORT of the service provider (PS3.8 9.3.8); the reason is one of :mod:`.violations`."""
     return PDU_HEADER.pack(_ABORT, _SHORT_PDU_BYTES) + bytes((0, 0, 2, reason))
 
 

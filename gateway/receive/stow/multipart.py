@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from gateway.receive.multipart_header import MediaType, MultipartError, parse_fields, parse_media_type
+from gateway.receive.stow.multipart_header import MediaType, MultipartError, parse_fields, parse_media_type
 from gateway.receive.text import printable
 
 __all__ = [

@@ -13,10 +13,10 @@ import ssl
 import time
 from collections.abc import Callable
 
-from gateway.receive import tls_refusals
 from gateway.receive.calls import Call, Node, Refusal
-from gateway.receive.certificates import PeerCertificate, decode_der
-from gateway.receive.tls_source import TlsSource
+from gateway.receive.tls import refusals as tls_refusals
+from gateway.receive.tls.certificates import PeerCertificate, decode_der
+from gateway.receive.tls.source import TlsSource
 
 __all__ = ["HandshakeFailed", "TlsContext", "peer_certificate"]
 

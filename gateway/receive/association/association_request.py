@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.receive.violations import pdu_invalid
+from gateway.receive.association.violations import pdu_invalid
 
 MAX_ASSOCIATION_PDU_BYTES = 1 << 20
 """No real A-ASSOCIATE-RQ is longer: 128 contexts with 40 transfer syntaxes have 330 KiB."""

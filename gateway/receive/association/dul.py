@@ -2,7 +2,7 @@
 
 pynetdicom's reactor looks for work every millisecond, believes announced lengths and copies every
 fragment several times. This one waits in poll() for the socket and a bell, checks every PDU header
-before it reads on, and hands P-DATA to :class:`gateway.receive.messages.Messages`. The overridden
+before it reads on, and hands P-DATA to :class:`gateway.receive.association.messages.Messages`. The overridden
 members are listed in ``tests/integration/test_pynetdicom_contract.py``.
 """
 
@@ -16,14 +16,14 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
 
-from gateway.receive import violations
-from gateway.receive.acceptance import Host
-from gateway.receive.association_request import Proposal, read_association_request
-from gateway.receive.commands import Command
-from gateway.receive.inbound import Inbound, Interrupted
-from gateway.receive.lingering import Lingering
-from gateway.receive.messages import Context, MessageLimits, Messages, StoreReceiver
-from gateway.receive.pdu_headers import (
+from gateway.receive.association import violations
+from gateway.receive.association.acceptance import Host
+from gateway.receive.association.association_request import Proposal, read_association_request
+from gateway.receive.association.commands import Command
+from gateway.receive.association.inbound import Inbound, Interrupted
+from gateway.receive.association.lingering import Lingering
+from gateway.receive.association.messages import Context, MessageLimits, Messages, StoreReceiver
+from gateway.receive.association.pdu_headers import (
     ASSOCIATE_RQ,
     AWAITING_REQUEST,
     CLOSING,
@@ -33,9 +33,9 @@ from gateway.receive.pdu_headers import (
     check_header,
     provider_abort,
 )
-from gateway.receive.violations import Violation, command_invalid, pdu_invalid
-from gateway.receive.wakeup import Bell, SignallingQueue, SteadyTimer
-from gateway.receive.wire import PeerSocket
+from gateway.receive.association.violations import Violation, command_invalid, pdu_invalid
+from gateway.receive.association.wakeup import Bell, SignallingQueue, SteadyTimer
+from gateway.receive.association.wire import PeerSocket
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association

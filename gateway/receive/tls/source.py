@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway.clock import Clock
 from gateway.errors import GatewayError
-from gateway.receive.tls_files import TlsFiles, TlsState, changed_s, make_context, read_state, stamp_of
+from gateway.receive.tls.files import TlsFiles, TlsState, changed_s, make_context, read_state, stamp_of
 
 _SETTLES_S = 5.0
 """Whoever replaces several files needs a moment; what does not fit together then is no mistake yet."""

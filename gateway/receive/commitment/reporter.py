@@ -23,11 +23,11 @@ from gateway.errors import LostRace, OutOfResources, PeerError
 from gateway.journal import Journal
 from gateway.journal.commitment import ClaimedCommitment, Outcome, WaitingCommitment
 from gateway.journal.records import Failure
-from gateway.receive.commitment_check import examine
-from gateway.receive.commitment_codec import write_report
-from gateway.receive.commitment_endings import Endings, ReporterSettings
-from gateway.receive.commitment_lines import Line, Lines
-from gateway.receive.commitment_link import (
+from gateway.receive.commitment.check import examine
+from gateway.receive.commitment.codec import write_report
+from gateway.receive.commitment.endings import Endings, ReporterSettings
+from gateway.receive.commitment.lines import Line, Lines
+from gateway.receive.commitment.link import (
     ALL_COMMITTED,
     FAILURES_EXIST,
     Exchange,
@@ -35,7 +35,7 @@ from gateway.receive.commitment_link import (
     ReportAddress,
     ReportCall,
 )
-from gateway.receive.commitment_verify import Examine, Verification
+from gateway.receive.commitment.verify import Examine, Verification
 
 _POLL_S = 0.1
 _LONGEST_PATIENCE_S = 10.0  # with a peer that goes on sending and could be called as well
@@ -56,7 +56,7 @@ class _Hold:
 class CommitmentReporter:
     """``run`` is the body of its thread; each peer that is told has a thread of its own meanwhile.
 
-    ``verify`` looks at stored files; see :class:`gateway.receive.commitment_verify.Verification`.
+    ``verify`` looks at stored files; see :class:`gateway.receive.commitment.verify.Verification`.
     """
 
     def __init__(

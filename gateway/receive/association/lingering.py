@@ -10,10 +10,10 @@ from __future__ import annotations
 import select
 import time
 
-from gateway.receive.inbound import Inbound, Interrupted
-from gateway.receive.violations import Violation
-from gateway.receive.wakeup import Bell
-from gateway.receive.wire import PeerSocket
+from gateway.receive.association.inbound import Inbound, Interrupted
+from gateway.receive.association.violations import Violation
+from gateway.receive.association.wakeup import Bell
+from gateway.receive.association.wire import PeerSocket
 
 LINGER_S = 2.0
 LINGER_BYTES = 512 << 10

@@ -9,10 +9,10 @@ from gateway.errors import Rejected
 from gateway.journal.records import Receipt
 from gateway.receive.admit import Admission, Arrival, Intake
 from gateway.receive.callers import KnownPeer
-from gateway.receive.multipart_header import parse_media_type
-from gateway.receive.part10_stream import IDENTITY_BYTES, FileMeta, Part10Reader, first_identity
-from gateway.receive.stow_request import DICOM, StowRefused, check_media_type
-from gateway.receive.stow_response import DUPLICATE_KEPT, Failed, Stored
+from gateway.receive.stow.multipart_header import parse_media_type
+from gateway.receive.stow.part10_stream import IDENTITY_BYTES, FileMeta, Part10Reader, first_identity
+from gateway.receive.stow.request import DICOM, StowRefused, check_media_type
+from gateway.receive.stow.response import DUPLICATE_KEPT, Failed, Stored
 from gateway.receive.text import printable
 from gateway.uids import is_uid
 

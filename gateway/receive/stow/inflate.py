@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from gateway.receive.stow_request import StowRefused
+from gateway.receive.stow.request import StowRefused
 
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _SLICE_BYTES = 1 << 18

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from gateway.receive.calls import KnownPeer
 from gateway.receive.names import Names
 from gateway.receive.places import Places
-from gateway.receive.stow_request import RETRY_AFTER_S, StoreHead, StowRefused
+from gateway.receive.stow.request import RETRY_AFTER_S, StoreHead, StowRefused
 
 CHALLENGE = 'Bearer realm="aigw", Basic realm="aigw", charset="UTF-8"'
 _MAX_CREDENTIALS_CHARACTERS = 4096

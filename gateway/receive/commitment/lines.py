@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pynetdicom.association import Association
 
-from gateway.receive.commitment_link import quiet_s
+from gateway.receive.commitment.link import quiet_s
 
 QUIET_S = 0.2
 """A peer that has sent nothing for so long after its request may be waiting for the report."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
-from gateway.receive.multipart import boundary_of
-from gateway.receive.multipart_header import MultipartError, accepts_json, parse_media_type
+from gateway.receive.stow.multipart import boundary_of
+from gateway.receive.stow.multipart_header import MultipartError, accepts_json, parse_media_type
 from gateway.receive.text import printable, uid_text
 from gateway.uids import is_uid
 

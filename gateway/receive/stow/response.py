@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import GatewayError
-from gateway.receive.stow_request import StowRefused
+from gateway.receive.stow.request import StowRefused
 from gateway.receive.text import ascii_text
 
 DUPLICATE_KEPT = 0xB111

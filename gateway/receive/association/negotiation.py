@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from gateway.receive.association_request import Proposal
+from gateway.receive.association.association_request import Proposal
 from gateway.receive.calls import KnownPeer
 from gateway.receive.text import printable
 

@@ -11,10 +11,10 @@ from gateway.errors import GatewayError, OutOfResources
 from gateway.receive.admit import Admission
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import KnownPeer
-from gateway.receive.stow_access import WebCallers
-from gateway.receive.stow_part import Taken
-from gateway.receive.stow_request import RETRY_AFTER_S, StoreHead, StowLimits, StowRefused, check_head
-from gateway.receive.stow_store import StoreRequest, unavailable
+from gateway.receive.stow.access import WebCallers
+from gateway.receive.stow.part import Taken
+from gateway.receive.stow.request import RETRY_AFTER_S, StoreHead, StowLimits, StowRefused, check_head
+from gateway.receive.stow.store import StoreRequest, unavailable
 
 Note = Callable[[str, str, str, str, str], None]
 """Writes down that a request was refused or broken off: name, reason, address, name of the peer or empty, and

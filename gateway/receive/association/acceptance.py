@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from pynetdicom import AE, evt
 
-from gateway.receive.commands import Command
-from gateway.receive.messages import Context, MessageLimits, StoreReceiver
-from gateway.receive.tls import TlsContext
-from gateway.receive.violations import Violation
+from gateway.receive.association.commands import Command
+from gateway.receive.association.messages import Context, MessageLimits, StoreReceiver
+from gateway.receive.association.violations import Violation
+from gateway.receive.tls.context import TlsContext
 
 if TYPE_CHECKING:
-    from gateway.receive.acceptor import GuardedAssociation
+    from gateway.receive.association.acceptor import GuardedAssociation
 
 
 @dataclass(frozen=True)

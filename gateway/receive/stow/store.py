@@ -13,12 +13,12 @@ from gateway.errors import GatewayError, OutOfResources, Rejected
 from gateway.logs import places
 from gateway.receive.admit import Admission, Arrival
 from gateway.receive.callers import KnownPeer
-from gateway.receive.multipart import MultipartLimits, MultipartParser, PartBegin, PartData
-from gateway.receive.multipart_header import MultipartError
-from gateway.receive.stow_inflate import Inflater
-from gateway.receive.stow_part import Part, Taken, arrival_of
-from gateway.receive.stow_request import RETRY_AFTER_S, Body, StowLimits, StowRefused, refused, too_large
-from gateway.receive.stow_response import PROCESSING_FAILURE, Answer, Failed, Stored, respond
+from gateway.receive.stow.inflate import Inflater
+from gateway.receive.stow.multipart import MultipartLimits, MultipartParser, PartBegin, PartData
+from gateway.receive.stow.multipart_header import MultipartError
+from gateway.receive.stow.part import Part, Taken, arrival_of
+from gateway.receive.stow.request import RETRY_AFTER_S, Body, StowLimits, StowRefused, refused, too_large
+from gateway.receive.stow.response import PROCESSING_FAILURE, Answer, Failed, Stored, respond
 
 _MOST_NOTES = 10
 

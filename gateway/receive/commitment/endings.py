@@ -15,7 +15,7 @@ from gateway.errors import LostRace, PeerError
 from gateway.journal import Journal
 from gateway.journal.commitment import ClaimedCommitment, Outcome
 from gateway.journal.records import Failure
-from gateway.receive.commitment_link import ReportAddress
+from gateway.receive.commitment.link import ReportAddress
 from gateway.retry import GiveUp, Policy, next_attempt
 
 _ANSWER_S = 30.0

@@ -11,9 +11,9 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway.clock import Clock
 from gateway.journal import Journal
-from gateway.receive.certificates import PeerCertificate
-from gateway.receive.tls_files import end_warning
-from gateway.receive.tls_source import TlsSource
+from gateway.receive.tls.certificates import PeerCertificate
+from gateway.receive.tls.files import end_warning
+from gateway.receive.tls.source import TlsSource
 
 _EVERY_S = 60.0
 _SAY_AGAIN_S = 24 * 3600.0

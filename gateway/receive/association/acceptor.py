@@ -24,9 +24,9 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation
 
-from gateway.receive.acceptance import Acceptance
-from gateway.receive.association_request import Proposal
-from gateway.receive.commands import (
+from gateway.receive.association.acceptance import Acceptance
+from gateway.receive.association.association_request import Proposal
+from gateway.receive.association.commands import (
     C_ECHO_RQ,
     N_ACTION_RQ,
     N_CREATE_RQ,
@@ -37,11 +37,11 @@ from gateway.receive.commands import (
     RESPONSE_BIT,
     Command,
 )
-from gateway.receive.dul import UpperLayer
-from gateway.receive.messages import Context, StoreReceiver
-from gateway.receive.violations import Violation
-from gateway.receive.wakeup import SignallingQueue
-from gateway.receive.wire import PeerSocket
+from gateway.receive.association.dul import UpperLayer
+from gateway.receive.association.messages import Context, StoreReceiver
+from gateway.receive.association.violations import Violation
+from gateway.receive.association.wakeup import SignallingQueue
+from gateway.receive.association.wire import PeerSocket
 
 _COMMANDS = {
     evt.EVT_C_ECHO: C_ECHO_RQ,

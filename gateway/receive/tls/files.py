@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from gateway.errors import GatewayError
-from gateway.receive.certificates import PeerCertificate, facts, read_pem
+from gateway.receive.tls.certificates import PeerCertificate, facts, read_pem
 
 SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:@SECLEVEL=2"
 """Of TLS 1.2 (RFC 9325 4.2); those of TLS 1.3 are all of this kind."""

@@ -1,7 +1,7 @@
 """Storage Commitment Push Model as SCP: N-ACTION from known peers (PS3.4 annex J).
 
 0000 is answered only after the request is durable in the journal; the report follows, see
-:mod:`gateway.receive.commitment_reporter`.
+:mod:`gateway.receive.commitment.reporter`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from gateway.journal import Journal
 from gateway.journal.commitment import NewCommitment
 from gateway.logs import places
 from gateway.receive.associations import OpenAssociations
-from gateway.receive.commitment_check import examine
-from gateway.receive.commitment_codec import INVALID_ARGUMENT, RESOURCE_LIMITATION, read_request
-from gateway.receive.commitment_lines import QUIET_S, Lines
-from gateway.receive.commitment_link import (
+from gateway.receive.commitment.check import examine
+from gateway.receive.commitment.codec import INVALID_ARGUMENT, RESOURCE_LIMITATION, read_request
+from gateway.receive.commitment.lines import QUIET_S, Lines
+from gateway.receive.commitment.link import (
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
     TRANSFER_SYNTAXES,
