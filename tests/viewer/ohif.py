@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ Rgb = tuple[int, int, int]
 
 _TOOLS = Path(__file__).parents[2] / ".tools"
 _SECONDS = 90.0  # a page on a busy machine
+_CLICK_SECONDS = 30.0  # then it is clicked again
 _SWITCHES = (
     "--headless=new",
     "--no-sandbox",  # it may run as root, and sees only our own pages
@@ -93,7 +94,7 @@ class Ohif:
         self.chrome.get(page)
         self._wait("the first image", f"{_VIEWPORT} return shown.getImageData() != null")
 
-    def load(self, series_instance_uid: str) -> None:
+    def _double_click(self, series_instance_uid: str) -> None:
         """Double-click a series in the list, as a reader does."""
         display_set = self._wait(
             f"series {series_instance_uid} in the list",
@@ -109,14 +110,13 @@ class Ohif:
 
     def load_alone(self, series_instance_uid: str) -> None:
         """Load a series that takes the place of the one shown; returns when the window is at rest."""
-        self.load(series_instance_uid)
-        self._wait(
+        self._load_until(
+            series_instance_uid,
             f"series {series_instance_uid} in the viewport",
             """const {displaySetService, viewportGridService} = services;
                const id = viewportGridService.getActiveViewportId();
                return viewportGridService.getDisplaySetsUIDsForViewport(id).some(each =>
                  displaySetService.getDisplaySetByUID(each).SeriesInstanceUID === arguments[0])""",
-            series_instance_uid,
         )
         self.settle()
 
@@ -126,8 +126,8 @@ class Ohif:
             "services.segmentationService.getSegmentations().forEach(each => "
             "services.segmentationService.remove(each.segmentationId))"
         )
-        self.load(series_instance_uid)
-        self._wait(
+        self._load_until(
+            series_instance_uid,
             "the segmentation over its series",
             f"""{_VIEWPORT}
                 const laid = services.segmentationService.getSegmentationRepresentations(shown.id);
@@ -135,8 +135,17 @@ class Ohif:
                 const series = id => sets.find(each => each.displaySetInstanceUID === id)?.SeriesInstanceUID;
                 return laid.length === 1 && series(laid[0].segmentationId) === arguments[0]
                   && shown.getImageData() != null""",
-            series_instance_uid,
         )
+
+    def _load_until(self, series_instance_uid: str, what: str, script: str) -> None:
+        """Load a series; a double click that fell beside a list that was moving is done again."""
+        for _ in range(2):
+            self._double_click(series_instance_uid)
+            with suppress(AssertionError):
+                self._wait(what, script, series_instance_uid, seconds=_CLICK_SECONDS)
+                return
+        self._double_click(series_instance_uid)
+        self._wait(what, script, series_instance_uid)
 
     def panel(self) -> list[tuple[str, Rgb]]:
         """Label and colour of each row of the segmentation panel, from the top."""
@@ -189,7 +198,7 @@ class Ohif:
     def view(self) -> tuple[Pixels, Camera]:
         """What the viewport shows, RGB ``(rows, columns, 3)``, and where; drawn anew, and the same twice."""
         before: Pixels | None = None
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             now, camera = self._drawn()
             if before is not None and np.array_equal(before, now):
@@ -201,7 +210,7 @@ class Ohif:
     def settle(self) -> None:
         """Wait until the window looks the same for a second."""
         before = b""
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(1.0)
             now = self.chrome.get_screenshot_as_png()
@@ -227,10 +236,10 @@ class Ohif:
         first, right, below = (np.asarray(point, dtype=np.float64) for point in points)
         return pixels, Camera(first, below - first, right - first, (pixels.shape[0], pixels.shape[1]))
 
-    def _wait(self, what: str, script: str, *arguments: object) -> Any:
+    def _wait(self, what: str, script: str, *arguments: object, seconds: float = _SECONDS) -> Any:
         """The first value of a script that is neither false nor empty."""
         last = ""
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
                 value = self.chrome.execute_script(script, *arguments)
@@ -241,7 +250,7 @@ class Ohif:
                     return value
             time.sleep(0.1)
         complaints = "; ".join((last, *self.complaints()[-5:]))
-        raise AssertionError(f"waited {_SECONDS:.0f} s in vain for {what}. The page says: {complaints}")
+        raise AssertionError(f"waited {seconds:.0f} s in vain for {what}. The page says: {complaints}")
 
     def complaints(self) -> list[str]:
         """Errors in the page's console."""
