@@ -6,9 +6,11 @@ data. Every length is checked against the bytes that are there.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Container, Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from ai.errors import HeaderError
@@ -20,6 +22,7 @@ PIXEL_DATA_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelDa
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_BYTES = 8
+_ITEM_TAGS = {False: re.compile(rb"\xfe\xff\x00\xe0"), True: re.compile(rb"\xff\xfe\xe0\x00")}
 # PS3.5 7.1.2: these VRs have a 16-bit length; every other one, known or future, has 32 bits.
 _SHORT_VR_NAMES = "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US"
 _SHORT_VRS = {name.encode(): name for name in _SHORT_VR_NAMES.split(" ")}
@@ -55,11 +58,12 @@ class Element(NamedTuple):
 
 
 class _Open(NamedTuple):
-    """A sequence, item or fragment list of undefined length that has not ended."""
+    """A sequence, item or fragment list that has not ended; ``end`` is None where its length is undefined."""
 
     kind: str  # "sequence", "item" or "fragments"
     encoding: Encoding
     start: int
+    end: int | None = None
 
 
 _Header = tuple[int, bytes, int, int]  # tag, VR, length field, offset of the value
@@ -108,6 +112,8 @@ class ElementReader:
                 at = self.size
             else:
                 at = self._end_of(_opened_by(header, encoding), end)
+            if not is_pixel_data:
+                self._check_depth(header, at, encoding)
             if tag in wanted:
                 known = None if length == _UNDEFINED else length
                 yield Element(tag, vr.decode("ascii"), value_at, known, at)
@@ -222,14 +228,63 @@ class ElementReader:
             elif length != _UNDEFINED:
                 at += length
             elif len(stack) >= 2 * MAX_DEPTH:
-                raise HeaderError(
-                    "NESTED_TOO_DEEPLY", f"Sequences are nested more than {MAX_DEPTH} levels deep."
-                )
+                raise _too_deep()
             elif top.kind == "sequence":
                 stack.append(_Open("item", top.encoding, at))
             else:
                 stack.append(_opened_by(header, top.encoding))
         return at
+
+    def _check_depth(self, header: _Header, end: int, encoding: Encoding) -> None:
+        """Refuse what would end a reader that recurses, as pydicom does, also where lengths step over it.
+
+        Every level has an item, and the bytes of its tag are quickly counted: few values are looked through.
+        """
+        if self._may_be_deep(header, end, encoding):
+            ElementReader(self._data)._descend(_opened_by(header, encoding)._replace(end=end))
+
+    def _may_be_deep(self, header: _Header, end: int, encoding: Encoding) -> bool:
+        start = header[3]
+        if end - start < MAX_DEPTH * _DELIMITER_BYTES:
+            return False
+        with self._data[start:end] as value:
+            if not _is_sequence(header, encoding, value):
+                return False
+            tags = _ITEM_TAGS[encoding.big_endian].finditer(value)
+            many = sum(1 for _ in islice(tags, MAX_DEPTH + 1)) > MAX_DEPTH
+            del tags  # it holds the view
+            return many
+
+    def _descend(self, outermost: _Open) -> None:
+        """Look through all levels; what is broken was stepped over, and is as deep as can be read."""
+        stack, at = [outermost], outermost.start
+        while stack:
+            top = stack[-1]
+            if top.end is not None and at >= top.end:
+                stack.pop()
+                continue
+            try:
+                header = self._header(at, outermost.end or self.size, top.encoding)
+            except HeaderError as error:
+                if self._elements > MAX_ELEMENTS:
+                    raise HeaderError("HEADER_TOO_LARGE", error.reason) from error
+                return
+            tag, _, length, at = header
+            end = None if length == _UNDEFINED else at + length
+            if tag in (_ITEM_END, _SEQUENCE_END):
+                stack.pop()
+            elif top.kind == "sequence":
+                if tag != _ITEM:
+                    return
+                stack.append(_Open("item", top.encoding, at, end))
+            elif top.kind == "item" and _is_sequence(header, top.encoding, self._data[at:]):
+                stack.append(_opened_by(header, top.encoding)._replace(end=end))
+            elif end is None:
+                stack.append(_Open("fragments", top.encoding, at))
+            else:
+                at = end
+            if len(stack) > 2 * MAX_DEPTH:
+                raise _too_deep()
 
 
 def inside(sequence: Element, encoding: Encoding) -> Encoding:
@@ -248,3 +303,15 @@ def _opened_by(header: _Header, encoding: Encoding) -> _Open:
 
 def _no_item(at: int) -> HeaderError:
     return HeaderError("NOT_PARSEABLE", f"A sequence has something else than an item at byte {at}.")
+
+
+def _is_sequence(header: _Header, encoding: Encoding, value: memoryview) -> bool:
+    """In explicit VR it says so; else its value starts with an item, or it has none (PS3.5 7.5)."""
+    _, vr, length, _ = header
+    if encoding.explicit_vr and vr != b"UN":
+        return vr == b"SQ"
+    return length == _UNDEFINED or _ITEM_TAGS[encoding.big_endian and vr != b"UN"].match(value) is not None
+
+
+def _too_deep() -> HeaderError:
+    return HeaderError("NESTED_TOO_DEEPLY", f"Sequences are nested more than {MAX_DEPTH} levels deep.")

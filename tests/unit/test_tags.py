@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -159,16 +159,83 @@ def nested(levels: int) -> bytes:
     return (sequence + item) * levels + ends * levels
 
 
-def test_sequences_may_be_nested_32_levels_deep_and_no_deeper() -> None:
-    data = encoded(ct_series((1, 4, 4))[0])
+def nested_with_lengths(levels: int, vr: bytes = b"SQ") -> bytes:
+    value = b""
+    for _ in range(levels):
+        item = struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value
+        value = struct.pack("<HH2sHL", 0x0040, 0xA730, vr, 0, len(item)) + item
+    return value
+
+
+def nested_without_vr(levels: int) -> bytes:
+    value = b""
+    for _ in range(levels):
+        item = struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value
+        value = struct.pack("<HHL", 0x0040, 0xA730, len(item)) + item
+    return value
+
+
+def nested_in_turn(levels: int) -> bytes:
+    """Levels with a length around levels without one."""
+    value, ends = b"", struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    for level in range(levels):
+        item = struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value
+        header = struct.pack("<HH2sHL", 0x0040, 0xA730, b"SQ", 0, len(item) if level % 2 else 0xFFFFFFFF)
+        value = header + item + (b"" if level % 2 else ends[8:])
+    return value
+
+
+@pytest.mark.parametrize(
+    ("nest", "syntax"),
+    [
+        (nested, ExplicitVRLittleEndian),
+        (nested_with_lengths, ExplicitVRLittleEndian),
+        (nested_in_turn, ExplicitVRLittleEndian),
+        (nested_without_vr, ImplicitVRLittleEndian),
+    ],
+)
+def test_sequences_may_be_nested_32_levels_deep_and_no_deeper(
+    nest: Callable[[int], bytes], syntax: UID
+) -> None:
+    data = encoded(ct_series((1, 4, 4))[0], implicit_vr=syntax == ImplicitVRLittleEndian)
     before = data.index(b"\xe0\x7f\x10\x00")
 
     def with_sequence(levels: int) -> bytes:
-        return data[:before] + nested(levels) + data[before:]
+        return data[:before] + nest(levels) + data[before:]
 
-    assert read_header(with_sequence(32), ExplicitVRLittleEndian).facts["Columns"] == ("4",)
-    for levels in (33, 200, 100_000):
-        assert rejection(with_sequence(levels)).name == "NESTED_TOO_DEEPLY"
+    assert read_header(with_sequence(32), syntax).facts["Columns"] == ("4",)
+    for levels in (33, 200, 2_000):
+        assert rejection(with_sequence(levels), syntax).name == "NESTED_TOO_DEEPLY"
+
+
+def test_what_is_unknown_may_hold_a_sequence_and_may_not() -> None:
+    """PS3.5 6.2.2: a sequence in UN is implicit VR little endian; most of what is UN is none."""
+    data = encoded(ct_series((1, 4, 4))[0])
+    before = data.index(b"\xe0\x7f\x10\x00")
+
+    def unknown(value: bytes) -> bytes:
+        return (
+            data[:before]
+            + struct.pack("<HH2sHL", 0x7FDF, 0x1010, b"UN", 0, len(value))
+            + value
+            + data[before:]
+        )
+
+    deep = nested_without_vr(33)[8:]
+    assert rejection(unknown(deep)).name == "NESTED_TOO_DEEPLY"
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFF)
+    for opaque in (item * 1_000, b"\0" * 8 + deep, item[:4] * 1_000):
+        assert read_header(unknown(opaque), ExplicitVRLittleEndian).facts["Columns"] == ("4",)
+
+
+def test_a_sequence_of_many_items_is_not_deep() -> None:
+    dataset = ct_series((1, 4, 4))[0]
+    dataset.ReferencedImageSequence = [Dataset() for _ in range(1_000)]
+    for item in dataset.ReferencedImageSequence:
+        item.ReferencedSOPInstanceUID = "1.2.3"
+    for undefined in (True, False):
+        dataset["ReferencedImageSequence"].is_undefined_length = undefined
+        assert read_header(encoded(dataset), ExplicitVRLittleEndian).facts["Columns"] == ("4",)
 
 
 def test_values_inside_sequences_are_not_facts() -> None:
