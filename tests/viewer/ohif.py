@@ -198,7 +198,7 @@ class Ohif:
     def view(self) -> tuple[Pixels, Camera]:
         """What the viewport shows, RGB ``(rows, columns, 3)``, and where; drawn anew, and the same twice."""
         before: Pixels | None = None
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + _SECONDS
         while time.monotonic() < deadline:
             now, camera = self._drawn()
             if before is not None and np.array_equal(before, now):
@@ -210,7 +210,7 @@ class Ohif:
     def settle(self) -> None:
         """Wait until the window looks the same for a second."""
         before = b""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + _SECONDS
         while time.monotonic() < deadline:
             time.sleep(1.0)
             now = self.chrome.get_screenshot_as_png()
