@@ -9,8 +9,8 @@ over the rounds. Files to send lie in memory where there is /dev/shm, those rece
 
 Measures, each with its target: (a) one association, nothing flushed; (b) one, durable; (c) four, durable;
 (d) stored equals sent; (e) set-up and idling; (f) dcmsend and storescu as they come; (g) memory; (h) a
-journal with 1,000,000 instances; (i) what the machine can do at best, without a target. With --check the
-exit status is 1 if a target was missed.
+journal with 1,000,000 instances. Without a target: (i) what the machine can do at best; (j) where the time
+of the node goes. With --check the exit status is 1 if a target was missed.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ from benchmarks.receive_peers import (
     StorescpFork,
     StorescpPackaged,
 )
+from benchmarks.receive_profile import profile
 from benchmarks.receive_rates import Load, Rounds, compare, compare_stock, limits
 from benchmarks.receive_report import Report, heading, machine
 
 _KINDS = (Durable, NotDurable, Storescp, StorescpFork, StorescpPackaged, OrthancDefault, OrthancNoSync)
-_MEASURES = "abcdefghi"
+_MEASURES = "abcdefghij"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Plan:
     warm_up: bool = True
     memory_scale: float = 1.0
     known_instances: int = 1_000_000
+    profile_s: float = 10.0
 
 
 _QUICK = Plan(
@@ -74,6 +76,7 @@ _QUICK = Plan(
     warm_up=False,
     memory_scale=0.01,
     known_instances=500,
+    profile_s=1.0,
 )
 
 
@@ -151,6 +154,16 @@ class Benchmark:
         self.report.note("fsync of one instance", f"{statistics.median(flushes_ms):.2f} ms [{spread}]")
         self.report.note("SHA-256 on one core", f"{hash_rate_bytes_s(size) / 1e6:.0f} MB/s")
         limits(self.report, loads, self._rounds, min(3, self._plan.rounds), self._scratch)
+
+    def _measure_j(self) -> None:
+        for kind, associations in ((NotDurable, 1), (Durable, 1), (Durable, 4)):
+            profile(
+                self.report,
+                self._server(kind),
+                self._load(associations),
+                self._rounds,
+                self._plan.profile_s,
+            )
 
     def _rates(self, associations: int) -> Load:
         load = self._load(associations)

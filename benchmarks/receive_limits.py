@@ -2,20 +2,21 @@
 
     python -m benchmarks.receive_limits STAGE FOLDER MESSAGE_BYTES
 
-prints its port, then serves associations: each message of MESSAGE_BYTES is read into one buffer and answered
-with a fixed C-STORE-RSP. STAGE names what is done with it: ``socket`` only reads, ``write`` writes a file,
-``hash`` takes its SHA-256 as it comes, ``flush`` does fsync → rename → fsync of the directory.
+prints its port, then serves associations, each in a process of its own: every message of MESSAGE_BYTES is
+read into one buffer and answered with a fixed C-STORE-RSP. STAGE names what is done with it: ``socket`` only
+reads, ``write`` writes a file, ``hash`` takes its SHA-256 as it comes, ``flush`` does fsync → rename → fsync
+of the directory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import statistics
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,14 +33,18 @@ def main() -> None:
     stage, folder, message_bytes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     number = 0
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         target = folder / f"{number}"
         number += 1
-        serve = _serve_association
-        threading.Thread(target=serve, args=(connection, stage, target, message_bytes), daemon=True).start()
+        if os.fork() == 0:
+            listener.close()
+            _serve_association(connection, stage, target, message_bytes)
+            os._exit(0)
+        connection.close()
 
 
 def flush_times_s(folder: Path, size_bytes: int, count: int = 40) -> list[float]:

@@ -153,8 +153,7 @@ class Incoming:
 
     def _appear(self, target: str) -> int:
         failpoint.reach("spool.written")
-        if self._durable:
-            os.fsync(self._handle)
+        self._sync(self._handle)
         failpoint.reach("spool.file_synced")
         os.rename(self._name, target)  # noqa: PTH104 - a Path would cost more than the call
         self._close()
@@ -165,11 +164,14 @@ class Incoming:
         self.discard()
         handle = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if self._durable:
-                os.fsync(handle)
+            self._sync(handle)
             return os.fstat(handle).st_size
         finally:
             os.close(handle)
+
+    def _sync(self, handle: int) -> None:
+        if self._durable:
+            os.fsync(handle)
 
     def discard(self) -> None:
         """Nothing of it stays; after :meth:`keep` this does nothing."""
