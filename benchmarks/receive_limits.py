@@ -5,7 +5,7 @@
 prints its port, then serves associations, each in a process of its own: every message of MESSAGE_BYTES is
 read into one buffer and answered with a fixed C-STORE-RSP. STAGE names what is done with it: ``socket`` only
 reads, ``write`` writes a file, ``hash`` takes its SHA-256 as it comes, ``flush`` does fsync → rename → fsync
-of the directory.
+of the directory, ``commit`` adds a page to a log of the association and waits for fdatasync.
 """
 
 from __future__ import annotations
@@ -23,8 +23,16 @@ from pathlib import Path
 
 from benchmarks.receive_wire import MAX_PDU_BYTES, pdv
 
-STAGES = ("socket", "socket+write", "socket+write+flush", "socket+write+hash", "socket+write+hash+flush")
+STAGES = (
+    "socket",
+    "socket+write",
+    "socket+write+flush",
+    "socket+write+hash",
+    "socket+write+hash+flush",
+    "socket+write+hash+flush+commit",
+)
 _CHUNK_BYTES = 128 << 10
+_PAGE = bytes(4096)
 _CONTEXT_ID = 1
 
 
@@ -108,6 +116,10 @@ def _take(connection: socket.socket, stage: str, path: Path, message_bytes: int,
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(directory)
         os.close(directory)
+    if "commit" in stage:
+        with path.with_name("log").open("ab", buffering=0) as log:
+            log.write(_PAGE)
+            os.fdatasync(log.fileno())
     return True
 
 
