@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.receive_profile import steps_of
+
 ROOT = Path(__file__).parents[2]
 OURS = ("gateway, durable", "gateway, no fsync")
 MEASURES = {f"({letter})" for letter in "abcdefgh"}
@@ -41,3 +43,28 @@ def test_every_receiver_takes_the_same_load(report: dict[str, list[dict[str, obj
     stock = {row["load"] for row in report["rows"] if row["server"] == "storescp as packaged"}
     assert stock == {"dcmsend, one association", "storescu, one association"}
     assert all(rate > 0 for row in report["rows"] for rate in row["rates"])  # type: ignore[attr-defined]
+
+
+def test_it_says_where_the_time_of_the_node_goes(report: dict[str, dict[str, str]]) -> None:
+    profiles = [name for name in report["notes"] if name.startswith("ms of each instance")]
+    assert len(profiles) == 3
+    assert all(report["notes"][name] for name in profiles)
+
+
+def test_a_sample_counts_for_the_innermost_step() -> None:
+    outer = "UpperLayer.run_reactor (gateway/receive/association/dul.py:130)"
+    samples = {
+        "Incoming.write (gateway/spool/incoming.py:88)": "SHA-256",
+        "Incoming.write (gateway/spool/incoming.py:81);write_all (gateway/spool/disk.py:45)": "write",
+        "Incoming._appear (gateway/spool/incoming.py:150);Incoming._sync (gateway/spool/incoming.py:163)": (
+            "fsync of the file"
+        ),
+        "Incoming._keep (gateway/spool/incoming.py:140);sync_directory (gateway/spool/disk.py:73)": (
+            "fsync of the directory"
+        ),
+        "WriteConnection.transaction (gateway/journal/connection.py:84)": "journal",
+        "Messages._complete (gateway/receive/association/messages.py:259)": "the rest: Python between them",
+    }
+    for frames, step in samples.items():
+        assert steps_of([f"{outer};{frames} 3"]) == {step: 3}
+    assert not steps_of(["wait (threading.py:320);select (selectors.py:415) 7"])
