@@ -190,7 +190,6 @@ COMMITMENT: Machine[CommitmentState, CommitmentEvent] = Machine(
         (CommitmentState.REPORTING, CommitmentEvent.INTERRUPTED): CommitmentState.PENDING,
         (CommitmentState.REPORTING, CommitmentEvent.GAVE_UP): CommitmentState.DEAD,
         # The peer asks for the same transaction once more: it is told once more, and as it is then.
-        (CommitmentState.PENDING, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
         (CommitmentState.REPORTING, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
         (CommitmentState.REPORTED, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,
         (CommitmentState.DEAD, CommitmentEvent.ASKED_AGAIN): CommitmentState.PENDING,

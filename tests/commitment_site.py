@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from pydicom.dataset import Dataset
@@ -61,6 +62,14 @@ class CommittingNode:
         """Every request, the newest first."""
         return [dict(row) for row in self.journal._connection.query("list_commitments", {"limit": 1000})]
 
+    def wait_for_failure(self, name: str, timeout_s: float = 20.0) -> dict[str, Any]:
+        """Wait until the newest request could not be told for this reason."""
+        deadline = time.monotonic() + timeout_s
+        while (row := self.commitments()[0])["failure_name"] != name:
+            assert time.monotonic() < deadline, row
+            time.sleep(0.02)
+        return row
+
     def wait_for(self, state: str, timeout_s: float = 20.0, count: int = 1) -> list[dict[str, Any]]:
         """Wait until so many requests are in a state."""
         deadline = time.monotonic() + timeout_s
@@ -80,6 +89,7 @@ def committing_node(
     policy: Policy = POLICY,
     idle_timeout_s: float = 20.0,
     tls_only: frozenset[str] = frozenset(),
+    unknown_callers: Literal["reject", "accept"] = "reject",
 ) -> Iterator[CommittingNode]:
     """A receiver on a free loopback port that commits storage and reports."""
     lines: list[dict[str, Any]] = []
@@ -106,7 +116,7 @@ def committing_node(
         journal, spool.root, open_lines, exchange, settings, keeper.examine, clock, log
     )
     gate = Gate(
-        Callers(Node(OUR_AE_TITLE), peers, "reject"), 20, associations, RefusalLog(journal, clock, log)
+        Callers(Node(OUR_AE_TITLE), peers, unknown_callers), 20, associations, RefusalLog(journal, clock, log)
     )
     scp = StorageSCP(
         ae_title=OUR_AE_TITLE,
@@ -161,6 +171,7 @@ class CommitmentSCU:
         role: bool = False,
         answer: int = 0x0000,
         ae_title: str = SCANNER_AE_TITLE,
+        max_pdu_bytes: int = 16382,
     ) -> None:
         self.told: queue.Queue[Told] = queue.Queue()
         self.answer = answer
@@ -171,6 +182,7 @@ class CommitmentSCU:
             port,
             contexts=[build_context(CT_IMAGE, EXPLICIT), build_context(PUSH_MODEL, syntax)],
             ae_title=OUR_AE_TITLE,
+            max_pdu=max_pdu_bytes,
             ext_neg=[build_role(PUSH_MODEL, scu_role=True, scp_role=False)] if role else [],
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_report)],
         )
@@ -214,12 +226,22 @@ class CommitmentSCU:
 class ReportSCP:
     """Where a peer takes reports that come on an association of their own."""
 
-    def __init__(self, port: int = 0, answer: int = 0x0000, roles: bool = True) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        answer: int = 0x0000,
+        roles: bool = True,
+        max_pdu_bytes: int = 16382,
+        instead: Callable[[socket.socket], None] | None = None,
+    ) -> None:
+        """``instead`` of answering a report: what to do with the connection."""
         self.told: queue.Queue[Told] = queue.Queue()
         self.callers: list[str] = []
         self.roles: list[tuple[bool | None, bool | None]] = []
         self._answer = answer
+        self._instead = instead
         entity = AE(SCANNER_AE_TITLE)
+        entity.maximum_pdu_size = max_pdu_bytes
         entity.add_supported_context(PUSH_MODEL, [EXPLICIT, IMPLICIT])
         if roles:
             context = entity.supported_contexts[0]
@@ -237,12 +259,18 @@ class ReportSCP:
         self.roles += [(role.scu_role, role.scp_role) for role in requestor.role_selection.values()]
 
     def _on_report(self, event: evt.Event) -> tuple[int, None]:
+        if self._instead is not None:
+            self._instead(event.assoc.dul.socket.socket)
         self.told.put((event.event_type, event.event_information))
         return self._answer, None
 
     def report(self, timeout_s: float = 20.0) -> Told:
         """The next report."""
         return self.told.get(timeout=timeout_s)
+
+    def bind(self, event: Any, handler: Callable[[evt.Event], None]) -> None:
+        """Do something more on associations that are opened from now on."""
+        self._server.bind(event, handler)
 
     def stop(self) -> None:
         """An outage."""

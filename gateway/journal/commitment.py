@@ -5,13 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from sqlite3 import Row
 from typing import Any
 
 from gateway.errors import RefusedByState
+from gateway.journal.commitment_records import (
+    ClaimedCommitment,
+    KeptInstance,
+    NewCommitment,
+    Outcome,
+    Reference,
+    SeriesKey,
+    WaitingCommitment,
+)
 from gateway.journal.connection import Transaction
 from gateway.journal.edges import as_json, failure_columns, take_edge, write_event
 from gateway.journal.records import Failure
@@ -19,105 +26,6 @@ from gateway.journal.room import Room
 from gateway.states import COMMITMENT, CommitmentEvent, CommitmentState
 
 _AT_ONCE = 500  # UIDs of one query: whoever stores meanwhile waits for no more than that
-
-Reference = tuple[str, str]
-"""SOP Class UID and SOP Instance UID."""
-
-SeriesKey = tuple[str, str]
-"""Study and Series Instance UID."""
-
-
-@dataclass(frozen=True)
-class KeptInstance:
-    """A row of an instance, as a commitment needs it. ``is_member``: its bytes are those of its series."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    study_instance_uid: str
-    series_instance_uid: str
-    path: str
-    size_bytes: int
-    is_quarantined: bool
-    is_member: bool
-
-    @property
-    def series(self) -> SeriesKey:
-        """The series that it belongs to."""
-        return self.study_instance_uid, self.series_instance_uid
-
-
-@dataclass(frozen=True)
-class NewCommitment:
-    """A request. ``ae_title`` is the one that the source asked under."""
-
-    source: str
-    ae_title: str
-    transaction_uid: str
-    references: tuple[Reference, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What is true of the instances of a request now.
-
-    Attributes
-    ----------
-    committed
-        Those that are here and intact.
-    failed
-        The others, each with its Failure Reason (PS3.3 C.14.1.1).
-    members
-        Series → how many of its members were asked for.
-    committed_members
-        The same of those that are committed.
-    """
-
-    committed: tuple[Reference, ...]
-    failed: tuple[tuple[str, str, int], ...] = ()
-    members: Mapping[SeriesKey, int] = field(default_factory=dict)
-    committed_members: Mapping[SeriesKey, int] = field(default_factory=dict)
-
-    @property
-    def sentence(self) -> str:
-        """For a person: how many are committed, and why the others are not."""
-        return outcome_sentence(len(self.committed), self.failed)
-
-
-def outcome_sentence(committed: int, failed: Sequence[Sequence[Any]]) -> str:
-    """See :attr:`Outcome.sentence`; each of ``failed`` has its Failure Reason at the end."""
-    text = f"{committed} of {committed + len(failed)} instances committed"
-    reasons = Counter(each[-1] for each in failed)
-    told = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in sorted(reasons.items()))
-    return f"{text}; {told}" if told else text
-
-
-_REASONS = {
-    0x0110: "damaged, gone or refused in this version here (0110)",
-    0x0112: "never arrived (0112)",
-    0x0119: "of another SOP class (0119)",
-}
-
-
-@dataclass(frozen=True)
-class WaitingCommitment:
-    """A report that is due, or could be told on an association that is open now."""
-
-    id: int
-    source: str
-    next_attempt_at: float
-
-
-@dataclass(frozen=True)
-class ClaimedCommitment:
-    """A report that is being made."""
-
-    id: int
-    source: str
-    ae_title: str
-    transaction_uid: str
-    attempts: int
-    created_at: float
-    references: tuple[Reference, ...]
 
 
 class CommitmentRoom(Room):
@@ -132,7 +40,7 @@ class CommitmentRoom(Room):
                 yield KeptInstance(**{**dict(row), **flags})
 
     def refused_duplicates(self, series: Iterable[SeriesKey], source: str) -> set[str]:
-        """SOP Instance UIDs of which ``source`` sent other bytes that were refused."""
+        """SOP Instance UIDs of which ``source`` sent other bytes, or another transfer syntax: refused."""
         keys = (_series_values(each) for each in series)
         rows = (self._connection.query("refused_duplicates", {**key, "source": source}) for key in keys)
         return {row["sop_instance_uid"] for row in itertools.chain.from_iterable(rows)}
@@ -147,9 +55,10 @@ class CommitmentRoom(Room):
     ) -> int:
         """Enter a request; when this returns, it survives a power cut and may be answered. Returns its row.
 
-        The same transaction with the same instances is told once more. A request that names every member of
-        a series that is being received, and nothing that is missing here, is evidence that the series is
-        complete: written down with it.
+        The same transaction with the same instances is told once more; while its report waits, asking again
+        is only a reason not to wait longer, and adds nothing to the journal. A request that names every
+        member of a series that is being received, and nothing that is missing here, is evidence that the
+        series is complete: written down with it.
 
         Raises
         ------
@@ -157,13 +66,23 @@ class CommitmentRoom(Room):
             TRANSACTION_UID_IN_USE, for other instances; TOO_MANY_OPEN_REQUESTS, when ``most_open`` of this
             source wait for their report.
         """
+        # Before the journal is locked: reading and comparing 100,000 references takes a while.
+        instances = as_json(request.references)
+        seen = self._connection.query("commitment_of_transaction", vars(request))
+        if seen:
+            _require_same(request, self.commitment_references(seen[0]["id"]))
         with self._connection.transaction() as work:
             known = work.one("commitment_of_transaction", vars(request))
-            if known is not None:
-                commitment_id = _ask_again(work, known, request, first_report_at, at)
+            if known is None:
+                commitment_id = _enter(work, request, instances, first_report_at, at, most_open)
+                is_news = True
             else:
-                commitment_id = _enter(work, request, first_report_at, at, most_open)
-            _tell_series(work, commitment_id, request, outcome, at)
+                commitment_id = int(known["id"])
+                if not seen:  # asked on two associations in the same moment
+                    row = work.one("commitment_to_report", {"id": commitment_id})
+                    _require_same(request, _references(row) if row else ())
+                is_news = _ask_again(work, known, request, first_report_at, at)
+            _tell_series(work, commitment_id, request, outcome, at, is_news=is_news)
         return commitment_id
 
     def waiting_commitments(
@@ -239,7 +158,12 @@ def recover_commitments(work: Transaction, at: float) -> int:
 
 
 def _enter(
-    work: Transaction, request: NewCommitment, first_report_at: float, at: float, most_open: int
+    work: Transaction,
+    request: NewCommitment,
+    instances: str,
+    first_report_at: float,
+    at: float,
+    most_open: int,
 ) -> int:
     waiting = work.one("open_commitments_of", {"source": request.source})
     if waiting is not None and waiting["n"] >= most_open:
@@ -248,7 +172,7 @@ def _enter(
             f"{waiting['n']} requests of {request.source} wait for their report: see why with "
             "`aigw study commitments`.",
         )
-    row = {**vars(request), "instances": as_json(request.references), "first": first_report_at, "at": at}
+    row = {**vars(request), "instances": instances, "first": first_report_at, "at": at}
     commitment_id = work.insert("insert_commitment", row)
     reason = f"{request.source} asks for {len(request.references)} instances ({request.transaction_uid})."
     states = (None, CommitmentState.PENDING)
@@ -256,34 +180,49 @@ def _enter(
     return commitment_id
 
 
-def _ask_again(
-    work: Transaction, known: Row, request: NewCommitment, first_report_at: float, at: float
-) -> int:
-    commitment_id, state = int(known["id"]), CommitmentState(known["state"])
-    if sorted(json.loads(known["instances"])) != sorted(map(list, request.references)):
+def _require_same(request: NewCommitment, known: Sequence[Reference]) -> None:
+    """The order means nothing, and no request names an instance twice."""
+    if set(known) != set(request.references):
         raise RefusedByState(
             "TRANSACTION_UID_IN_USE",
             f"{request.source} has used transaction {request.transaction_uid} for other instances: every "
             "request needs a Transaction UID of its own.",
         )
-    reason = f"{request.source} asks for the same once more."
-    take_edge(work, COMMITMENT, commitment_id, (state, CommitmentEvent.ASKED_AGAIN), reason, at)
-    work.run("reopen_commitment", {"id": commitment_id, "first": first_report_at, "at": at})
-    return commitment_id
+
+
+def _ask_again(
+    work: Transaction, known: Row, request: NewCommitment, first_report_at: float, at: float
+) -> bool:
+    """Tell it once more; False if its report waits in any case. Then only one that was tried is due anew."""
+    state = CommitmentState(known["state"])
+    waits = state is CommitmentState.PENDING
+    if not waits:
+        reason = f"{request.source} asks for the same once more."
+        take_edge(work, COMMITMENT, known["id"], (state, CommitmentEvent.ASKED_AGAIN), reason, at)
+    if not waits or known["attempts"]:
+        work.run("reopen_commitment", {"id": known["id"], "first": first_report_at, "at": at})
+    return not waits
 
 
 def _tell_series(
-    work: Transaction, commitment_id: int, request: NewCommitment, outcome: Outcome, at: float
+    work: Transaction,
+    commitment_id: int,
+    request: NewCommitment,
+    outcome: Outcome,
+    at: float,
+    *,
+    is_news: bool,
 ) -> None:
     """Write the request down with each series; where it is evidence of completeness, mark the series."""
     for series, asked in outcome.members.items():
         newest = work.one("newest_revision_size", _series_values(series))
         if newest is None:
             continue
-        of_all = f"{asked} of {newest['instance_count']} instances"
-        text = f"{request.source} asks for storage commitment of {of_all}."
-        details = {"commitment": commitment_id, "transaction_uid": request.transaction_uid}
-        write_event(work, "series", int(newest["id"]), "COMMITMENT_ASKED", text, at, details=details)
+        if is_news:
+            of_all = f"{asked} of {newest['instance_count']} instances"
+            text = f"{request.source} asks for storage commitment of {of_all}."
+            details = {"commitment": commitment_id, "transaction_uid": request.transaction_uid}
+            write_event(work, "series", int(newest["id"]), "COMMITMENT_ASKED", text, at, details=details)
         if not outcome.failed:
             work.run("mark_series_committed", {"id": newest["id"], "count": asked, "at": at})
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.journal.commitment import outcome_sentence
+from gateway.journal.commitment_records import outcome_sentence
 from gateway.journal.connection import ReadConnection
 from gateway.journal.records import Json
 

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import queue
-import socket
 import struct
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
 from gateway.completion import Complete, CompletionRules, decide
-from gateway.errors import PeerError
 from gateway.journal import JournalReader
 from gateway.receive.commitment import lines as commitment_lines
-from gateway.receive.commitment.bounded_call import MOST_BYTES, MOST_PDU_BYTES, bounded
-from gateway.receive.commitment.link import (
-    PUSH_MODEL,
-    PUSH_MODEL_INSTANCE,
-    Exchange,
-    ReportAddress,
-    _send_whole,
-    open_call,
-)
+from gateway.receive.commitment.link import ReportAddress
 from gateway.retry import Policy
 from tests.builders import ct_series, uid
 from tests.commitment_site import (
@@ -167,6 +151,30 @@ def test_damage_that_nobody_has_noticed_is_found_before_a_peer_deletes_its_image
         assert not path.exists()
 
 
+def test_an_instance_whose_file_another_sender_has_healed_is_committed_again(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    """The new file names another sender in its file meta information, so it has another length."""
+    with committing_node(tmp_path, peers=(SCANNER, replace(SCANNER, name="ct2", ae_title="C"))) as node:
+        with CommitmentSCU(node.port) as scu:
+            stored = scu.store(images)
+            (kept,) = node.journal.kept_instances([stored[1][1]])
+            path = node.spool.root / kept.path
+            size_bytes = path.stat().st_size
+            path.write_bytes(path.read_bytes()[:-1] + b"!")
+            scu.ask("1.9.1", stored)
+            assert failed(scu.report()[1]) == {stored[1][1]: 0x0110}
+        with CommitmentSCU(node.port, ae_title="C") as other:
+            other.store(images)
+            assert path.stat().st_size < size_bytes
+            other.ask("1.9.2", stored)
+            assert other.report()[0] == ALL_COMMITTED
+        path.unlink()
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.3", stored)
+            assert failed(scu.report()[1]) == {stored[1][1]: 0x0110}
+
+
 def test_who_sent_an_instance_does_not_matter_to_who_asks(tmp_path: Path, images: list[Dataset]) -> None:
     archive = replace(SCANNER, name="archive", ae_title="ARCHIVE")
     with committing_node(tmp_path, peers=(SCANNER, archive)) as node:
@@ -248,10 +256,7 @@ def test_a_peer_that_is_down_is_told_when_it_is_back(tmp_path: Path, images: lis
         with CommitmentSCU(node.port) as scu:
             asked = scu.store(images)
             scu.ask("1.9.1", asked)
-        deadline = time.monotonic() + 20
-        while (row := node.commitments()[0])["failure_name"] != "PEER_UNREACHABLE":
-            assert time.monotonic() < deadline, row
-            time.sleep(0.05)
+        row = node.wait_for_failure("PEER_UNREACHABLE")
         assert "check its host and port" in row["failure_reason"]
         with ReportSCP(port) as there:
             assert committed(there.report()[1]) == [instance for _, instance in asked]
@@ -316,10 +321,7 @@ def test_a_peer_without_port_is_told_on_the_next_association_that_it_opens(
         with CommitmentSCU(node.port) as scu:
             asked = scu.store(images)
             scu.ask("1.9.1", asked)
-        deadline = time.monotonic() + 20
-        while (row := node.commitments()[0])["failure_name"] != "PEER_WITHOUT_PORT":
-            assert time.monotonic() < deadline, row
-            time.sleep(0.05)
+        row = node.wait_for_failure("PEER_WITHOUT_PORT")
         assert "peers.scanner.port" in row["failure_reason"]
         with CommitmentSCU(node.port) as again:
             assert committed(again.report()[1]) == [instance for _, instance in asked]
@@ -334,34 +336,6 @@ def test_a_peer_that_takes_tls_only_is_never_called_in_clear(tmp_path: Path, ima
             scu.ask("1.9.1", scu.store(images))
         (row,) = node.wait_for("dead")
         assert row["failure_name"] == "PEER_TAKES_TLS_ONLY"
-
-
-def test_a_peer_that_announces_a_pdu_of_4_gb_on_a_call_is_hung_up_on() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def flood() -> None:
-            peer, _ = server.accept()
-            with peer, suppress(OSError):
-                peer.sendall(struct.pack(">BxL", 2, 0xFFFFFFF0) + bytes(1 << 16))
-                while peer.recv(1 << 16):
-                    pass
-
-        peer = threading.Thread(target=flood)
-        peer.start()
-        began = time.monotonic()
-        with pytest.raises(PeerError):
-            open_call(at(server.getsockname()[1]), "AIGW", Exchange(), 30.0)
-        assert time.monotonic() - began < 25.0  # not by a timeout
-        peer.join(30.0)
-        assert not peer.is_alive()
-
-
-def test_what_a_peer_may_send_on_a_call_is_bounded_in_all() -> None:
-    receive = bounded(lambda count: bytearray(count))
-    for _ in range(MOST_BYTES // MOST_PDU_BYTES):
-        assert len(receive(MOST_PDU_BYTES)) == MOST_PDU_BYTES
-    with pytest.raises(OSError, match="more than answers"):
-        receive(1)
 
 
 @pytest.mark.usefixtures("hangs_up")
@@ -429,28 +403,3 @@ def test_a_node_that_stops_tells_the_peers_that_wait(tmp_path: Path, images: lis
         scu.ask("1.9.1", asked)
         assert scu.report()[0] == ALL_COMMITTED
         node.wait_for("reported")
-
-
-def test_the_fragments_of_a_report_are_queued_in_one_piece(tmp_path: Path) -> None:
-    """The thread that sends them answers a C-STORE whenever it finds its queue empty."""
-    lengths: list[int] = []
-
-    class Watched(deque[object]):
-        def extend(self, fragments: Iterable[object]) -> None:
-            lengths.append(len(list(fragments)))
-
-        def append(self, _: object) -> None:
-            raise AssertionError("one fragment on its own")
-
-    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
-        association = scu.association
-        request = N_EVENT_REPORT()
-        request.MessageID, request.EventTypeID = 1, 2
-        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = PUSH_MODEL, PUSH_MODEL_INSTANCE
-        request.EventInformation = BytesIO(bytes(200_000))
-        real, association.dul.to_provider_queue.queue = association.dul.to_provider_queue.queue, Watched()
-        try:
-            _send_whole(association, request, 3)
-        finally:
-            association.dul.to_provider_queue.queue = real
-        assert lengths == [1 + -(-200_000 // (association.acceptor.maximum_length - 6))]

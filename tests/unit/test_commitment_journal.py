@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from gateway.completion import Complete, CompletionRules, Wait, decide
 from gateway.errors import LostRace, RefusedByState
 from gateway.header import InstanceHeader
-from gateway.journal.commitment import KeptInstance, NewCommitment, Outcome, Reference
+from gateway.journal.commitment_records import KeptInstance, NewCommitment, Outcome, Reference
 from gateway.journal.records import Duplicates, Failure, NewInstance, Receipt
 from gateway.receive.commitment.check import examine, judge
 from gateway.states import COMMITMENT, CommitmentEvent, CommitmentState
@@ -54,18 +55,16 @@ def test_of_an_instance_with_different_bytes_all_must_be_intact() -> None:
     assert broken.members == {("1.2", "1.2.3"): 1}
 
 
-def test_a_file_must_be_there_with_its_size_and_must_not_be_quarantined(tmp_path: Path) -> None:
+def test_a_file_must_be_there_and_must_not_be_quarantined(tmp_path: Path) -> None:
     site = Site(tmp_path / "journal.db")
     for _ in range(4):
         site.receive()
-    for number, size in ((1, 100), (2, 99), (4, 100)):
+    for number, size in ((1, 100), (2, 98), (4, 100)):  # 2 was written anew for another sender
         (tmp_path / f"{SERIES}.{number}.dcm").write_bytes(bytes(size))
     site.journal.quarantine(f"{SERIES}.4.dcm", "bit rot", site.tick())
     outcome = examine(site.journal, tmp_path, "scanner", references(4))
-    assert outcome.committed == ((CT, f"{SERIES}.1"),)
-    assert [(uid, reason) for _, uid, reason in outcome.failed] == [
-        (f"{SERIES}.{n}", 0x0110) for n in (2, 3, 4)
-    ]
+    assert outcome.committed == ((CT, f"{SERIES}.1"), (CT, f"{SERIES}.2"))
+    assert [(uid, reason) for _, uid, reason in outcome.failed] == [(f"{SERIES}.{n}", 0x0110) for n in (3, 4)]
 
 
 # -- requests ---------------------------------------------------------------------------------
@@ -136,6 +135,54 @@ def test_the_same_request_is_not_doubled_and_another_one_under_its_uid_is_refuse
     assert first in [each.id for each in site.journal.waiting_commitments(site.tick())]
 
 
+def test_asking_the_same_over_and_over_adds_nothing_while_its_report_waits(tmp_path: Path) -> None:
+    def recorded() -> tuple[int, list[object]]:
+        """Rows changed so far, and the events."""
+        with site.journal._connection.transaction() as work:
+            changes = work._connection.total_changes
+        return changes, [event for story in site.stories() for event in story["events"]]
+
+    site = Site(tmp_path / "journal.db")
+    site.receive()
+    number = ask(site, references(1))
+    after_first = recorded()
+    for _ in range(10):
+        assert ask(site, references(1)) == number
+    assert recorded() == after_first
+    claimed = site.journal.claim_commitment(number, site.tick())
+    site.journal.commitment_postponed(claimed, Failure("PEER_UNREACHABLE", "down."), site.at + 1e6, site.at)
+    assert site.journal.waiting_commitments(site.tick()) == []
+    _, events = recorded()
+    ask(site, references(1))  # it is there: there is no reason to wait
+    assert [each.id for each in site.journal.waiting_commitments(site.tick())] == [number]
+    after_hastened = recorded()
+    assert after_hastened[1] == events
+    for _ in range(10):
+        ask(site, references(1))
+    assert recorded() == after_hastened
+
+
+def test_one_transaction_asked_on_two_associations_at_once_is_one_request(tmp_path: Path) -> None:
+    site = Site(tmp_path / "journal.db")
+    site.receive()
+    together = threading.Barrier(8)
+    found: list[int | str] = []
+
+    def ask_at_once(count: int) -> None:
+        together.wait(30)
+        try:
+            found.append(ask(site, references(count)))
+        except RefusedByState as error:
+            found.append(error.name)
+
+    threads = [threading.Thread(target=ask_at_once, args=(1 + number % 2,)) for number in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+    assert sorted(map(str, found)) == ["1"] * 4 + ["TRANSACTION_UID_IN_USE"] * 4
+
+
 def test_a_peer_that_cannot_be_told_does_not_fill_the_journal(tmp_path: Path) -> None:
     site = Site(tmp_path / "journal.db")
     for number in range(MOST_OPEN):
@@ -198,6 +245,18 @@ def test_a_later_instance_makes_the_evidence_void_until_it_is_asked_for_too(tmp_
     assert isinstance(verdict(site), Wait)
     ask(site, references(2), "9.2")
     assert isinstance(verdict(site), Complete)
+
+
+def test_asking_again_for_what_was_asked_for_does_not_put_the_decision_off(tmp_path: Path) -> None:
+    site = Site(tmp_path / "journal.db")
+    site.receive()
+    ask(site, references(1))
+    (first,) = site.journal.receiving_series()
+    for number in range(5):
+        ask(site, references(1))
+        ask(site, references(1), "9.2" if number < 3 else "9.3")
+    (later,) = site.journal.receiving_series()
+    assert (later.committed_at, later.committed_count) == (first.committed_at, 1)
 
 
 def test_a_request_for_some_members_or_with_something_missing_says_nothing(tmp_path: Path) -> None:

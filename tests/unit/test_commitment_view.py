@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gateway.cli.commitment_view import print_commitments
 from gateway.journal import JournalReader
-from gateway.journal.commitment import NewCommitment, Outcome
+from gateway.journal.commitment_records import NewCommitment, Outcome
 from gateway.journal.records import Failure
 from tests.journals import SERIES, Site
 

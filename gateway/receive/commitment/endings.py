@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from gateway.clock import Clock
 from gateway.errors import LostRace, PeerError
 from gateway.journal import Journal
-from gateway.journal.commitment import ClaimedCommitment, Outcome
+from gateway.journal.commitment_records import ClaimedCommitment, Outcome
 from gateway.journal.records import Failure
 from gateway.receive.commitment.link import ReportAddress
 from gateway.retry import GiveUp, Policy, next_attempt

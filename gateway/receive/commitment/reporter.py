@@ -21,8 +21,9 @@ from gateway import failpoint
 from gateway.clock import Clock
 from gateway.errors import LostRace, OutOfResources, PeerError
 from gateway.journal import Journal
-from gateway.journal.commitment import ClaimedCommitment, Outcome, WaitingCommitment
+from gateway.journal.commitment_records import ClaimedCommitment, Outcome, WaitingCommitment
 from gateway.journal.records import Failure
+from gateway.receive.commitment.call import ReportCall
 from gateway.receive.commitment.check import examine
 from gateway.receive.commitment.codec import write_report
 from gateway.receive.commitment.endings import Endings, ReporterSettings
@@ -33,7 +34,6 @@ from gateway.receive.commitment.link import (
     Exchange,
     Report,
     ReportAddress,
-    ReportCall,
 )
 from gateway.receive.commitment.verify import Examine, Verification
 
@@ -217,7 +217,6 @@ class CommitmentReporter:
         try:
             call.tell(address, report)
         except PeerError as problem:
-            call.close()
             if problem.retryable:
                 return self._endings.later(claimed, outcome, problem, claimed.attempts)[0]
             return self._endings.dead(claimed, outcome, Failure(problem.name, problem.reason))

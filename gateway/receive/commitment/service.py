@@ -22,7 +22,7 @@ from gateway import failpoint
 from gateway.clock import Clock
 from gateway.errors import RefusedByState, Rejected
 from gateway.journal import Journal
-from gateway.journal.commitment import NewCommitment
+from gateway.journal.commitment_records import NewCommitment
 from gateway.logs import places
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.commitment.check import examine
