@@ -13,9 +13,9 @@ CALLS = (
 )
 
 _HEX = re.compile(r"\\x([0-9a-f]{2})")
-_WHOLE = re.compile(r"^(?P<thread>\d+) (?P<name>\w+)\((?P<text>.*)\)\s+= (?P<result>-?\d+)")
-_BEGUN = re.compile(r"^(?P<thread>\d+) (?P<name>\w+)\((?P<text>.*?)\s*<unfinished \.\.\.>$")
-_ENDED = re.compile(r"^(?P<thread>\d+) <\.\.\. (?P<name>\w+) resumed>(?P<text>.*)\)\s+= (?P<result>-?\d+)")
+_WHOLE = re.compile(r"^(?P<thread>\d+) +(?P<name>\w+)\((?P<text>.*)\)\s+= (?P<result>-?\d+)")
+_BEGUN = re.compile(r"^(?P<thread>\d+) +(?P<name>\w+)\((?P<text>.*?)\s*<unfinished \.\.\.>$")
+_ENDED = re.compile(r"^(?P<thread>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<text>.*)\)\s+= (?P<result>-?\d+)")
 _DESCRIPTOR = re.compile(r"^\d+<(?P<what>.*?)>(?:,|$)", re.DOTALL)
 
 
@@ -44,6 +44,12 @@ class Call:
     result: int
     begun: int
     ended: int
+
+
+def has_ended(path: Path, process_id: int) -> bool:
+    """Whether the trace goes on to the end of a process, with exit code 0; strace pads short numbers."""
+    text = path.read_text(encoding="latin-1")
+    return re.search(rf"^{process_id} +\+\+\+ exited with 0 \+\+\+$", text, re.MULTILINE) is not None
 
 
 def read_trace(path: Path) -> list[Call]:

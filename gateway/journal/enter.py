@@ -8,6 +8,10 @@ other one to all later ones. Where the file of the member is damaged or gone, th
 
 What once gave up its place never gets it back: an archive and a scanner that send two versions in turn would
 otherwise make revisions and jobs without end. Its bytes are counted as a copy.
+
+The same bytes under another transfer syntax are refused by any rule: the file is named after its bytes, and
+keeps the transfer syntax that they first came in. What is refused is written down once for each sender and
+revision, so that one that tries for ever does not fill the journal, whatever its bytes.
 """
 
 from __future__ import annotations
@@ -59,6 +63,8 @@ def enter(work: Transaction, row: Row, duplicates: Duplicates) -> Receipt:
         work.run("insert_instance", {**row, "first_revision": revision, "role": "member"})
         work.run("grow_series", {**row, "id": series_id})
         return Receipt.STORED
+    if same is not None and same["transfer_syntax_uid"] != row["transfer_syntax_uid"]:
+        return _refuse_syntax(work, row, same)
     if member["quarantined_at"] is not None:
         duplicates = Duplicates.NEW_REVISION  # there is nothing else to use
     if same is not None:
@@ -75,7 +81,7 @@ def enter(work: Transaction, row: Row, duplicates: Duplicates) -> Receipt:
 
 def _count(work: Transaction, same: Row, row: Row) -> None:
     """The same bytes again; the spool has verified the file, or written it anew."""
-    work.run("count_copy", {"id": same["id"]})
+    work.run("count_copy", {"id": same["id"], "size_bytes": row["size_bytes"]})
     if same["quarantined_at"] is not None:
         work.run("heal_instance", {"id": same["id"]})
         reason = f"{row['source']} sent the same bytes again: the damaged file was replaced."
@@ -110,15 +116,24 @@ def _replace(work: Transaction, row: Row, member: Row, same: Row | None) -> Rece
 
 
 def _refuse(work: Transaction, row: Row, member: Row) -> Receipt:
-    """Write down, for the series of the member, that other bytes came; nothing else changes."""
-    newest = work.one("newest_revision", member)
-    assert newest is not None  # noqa: S101 - the member's series has one
+    """Write down that other bytes came; nothing else changes."""
     text = (
         f"SOP Instance {row['sop_instance_uid']} arrived again with other bytes from {row['source']}: they "
         "were refused (admission.duplicates: refuse)."
     )
-    _say(work, "DUPLICATE_SOP_INSTANCE_REFUSED", int(newest["id"]), text, row, member)
+    _say_once(work, "DUPLICATE_SOP_INSTANCE_REFUSED", text, row, member)
     return Receipt.REFUSED
+
+
+def _refuse_syntax(work: Transaction, row: Row, same: Row) -> Receipt:
+    """Write down that these bytes came under another transfer syntax; nothing else changes."""
+    text = (
+        f"SOP Instance {row['sop_instance_uid']} arrived again from {row['source']} with the same bytes "
+        f"under transfer syntax {row['transfer_syntax_uid']}: they were refused, and are "
+        f"kept under {same['transfer_syntax_uid']}."
+    )
+    _say_once(work, "DUPLICATE_TRANSFER_SYNTAX_REFUSED", text, row, same)
+    return Receipt.RELABELLED
 
 
 def _keep_first(work: Transaction, row: Row, member: Row) -> Receipt:
@@ -136,6 +151,15 @@ def _keep_first(work: Transaction, row: Row, member: Row) -> Receipt:
     )
     _say(work, "DUPLICATE_SOP_INSTANCE", series_id, text, row, member)
     return Receipt.CONFLICT
+
+
+def _say_once(work: Transaction, name: str, text: str, row: Row, known: Row) -> None:
+    """Write a refusal down in the series of the known row, unless the same source was told it before."""
+    newest = work.one("newest_revision", known)
+    assert newest is not None  # noqa: S101 - the series of a row has one
+    series_id = int(newest["id"])
+    if work.one("told_refusal", {**row, "series_id": series_id, "name": name}) is None:
+        _say(work, name, series_id, text, row, known)
 
 
 def _say(work: Transaction, name: str, series_id: int, text: str, row: Row, member: Row) -> None:

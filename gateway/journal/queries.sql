@@ -20,13 +20,20 @@ WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series
 
 -- name: same_and_member
 -- What is known of a SOP Instance UID: the row with these bytes, and the member.
-SELECT id, digest, role, study_instance_uid, series_instance_uid, quarantined_at,
+SELECT id, digest, role, transfer_syntax_uid, study_instance_uid, series_instance_uid, quarantined_at,
        role = 'member' AND last_revision IS NULL AS is_member
 FROM instance
 WHERE sop_instance_uid = :sop_instance_uid AND (digest = :digest OR role = 'member' AND last_revision IS NULL);
 
+-- name: told_refusal
+-- A try before this one of the same sender. The first condition on the details is the cheaper one.
+SELECT 1 FROM event WHERE subject = 'series' AND subject_id = :series_id AND name = :name
+AND instr(details, :sop_instance_uid) AND json_extract(details, '$.sop_instance_uid') = :sop_instance_uid
+AND json_extract(details, '$.source') = :source LIMIT 1;
+
 -- name: count_copy
-UPDATE instance SET copies = copies + 1 WHERE id = :id;
+-- A file that was written anew has the file meta information that came with it.
+UPDATE instance SET copies = copies + 1, size_bytes = :size_bytes WHERE id = :id;
 
 -- name: end_membership
 UPDATE instance SET last_revision = :last_revision WHERE id = :id;
@@ -462,10 +469,11 @@ FROM instance WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids)) ORD
 SELECT json_extract(event.details, '$.sop_instance_uid') AS sop_instance_uid
 FROM series JOIN event ON event.subject = 'series' AND event.subject_id = series.id
 WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
-  AND name = 'DUPLICATE_SOP_INSTANCE_REFUSED' AND json_extract(event.details, '$.source') = :source;
+  AND name IN ('DUPLICATE_SOP_INSTANCE_REFUSED', 'DUPLICATE_TRANSFER_SYNTAX_REFUSED')
+  AND json_extract(event.details, '$.source') = :source;
 
 -- name: commitment_of_transaction
-SELECT id, state, instances FROM commitment WHERE source = :source AND transaction_uid = :transaction_uid;
+SELECT id, state, attempts FROM commitment WHERE source = :source AND transaction_uid = :transaction_uid;
 
 -- name: open_commitments_of
 SELECT count(*) AS n FROM commitment WHERE state IN ('pending', 'reporting') AND source = :source;
@@ -484,8 +492,10 @@ WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series
 ORDER BY revision DESC LIMIT 1;
 
 -- name: mark_series_committed
+-- Asking again for what was asked for is no news: it must not put the decision off.
 UPDATE series SET committed_at = :at, committed_count = :count
-WHERE id = :id AND state = 'receiving' AND instance_count = :count;
+WHERE id = :id AND state = 'receiving' AND instance_count = :count
+  AND (committed_at IS NULL OR committed_at < last_instance_at OR committed_count <> :count);
 
 -- name: waiting_commitments
 SELECT id, source, next_attempt_at FROM commitment

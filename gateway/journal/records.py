@@ -43,13 +43,17 @@ class Duplicates(StrEnum):
 
 
 class Receipt(StrEnum):
-    """What became of an instance that was admitted. All but REFUSED are answered 0000."""
+    """What became of an instance that was admitted. All but REFUSED and RELABELLED are answered 0000.
+
+    RELABELLED: its bytes are known under another transfer syntax, which its row and file keep.
+    """
 
     STORED = "stored"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
     REPLACED = "replaced"
     REFUSED = "refused"
+    RELABELLED = "relabelled"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from gateway.spool import SEAL_BYTES, sealed
+
 IMPLEMENTATION_CLASS_UID = "2.25.243268069127379831809711784615966381033"
 IMPLEMENTATION_VERSION_NAME = "AIGW_1"
 
@@ -13,7 +15,7 @@ _PREAMBLE = bytes(128) + b"DICM"  # zeros: a preamble can carry a program (CVE-2
 def file_header(
     sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str
 ) -> bytes:
-    """Preamble, ``DICM`` and group 0002 for a data set that is kept as it was received."""
+    """Preamble, ``DICM`` and group 0002, sealed, for a data set that is kept as it was received."""
     elements = b"".join(
         (
             struct.pack("<HH2sHLH", 0x0002, 0x0001, b"OB", 0, 2, 0x0100),
@@ -25,8 +27,8 @@ def file_header(
             _text(0x0016, b"AE", source_ae_title),
         )
     )
-    group_length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))
-    return _PREAMBLE + group_length + elements
+    group_length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements) + SEAL_BYTES)
+    return sealed(_PREAMBLE + group_length + elements)
 
 
 def _text(element: int, vr: bytes, text: str) -> bytes:

@@ -13,6 +13,17 @@ from gateway.spool.disk import Bytes
 from gateway.spool.incoming import Incoming, StoredFile
 from gateway.spool.intact import Found, damage
 from gateway.spool.layout import relative_path
+from gateway.spool.seal import SEAL_BYTES, sealed
 from gateway.spool.spool import Spool
 
-__all__ = ["Bytes", "Found", "Incoming", "Spool", "StoredFile", "damage", "relative_path"]
+__all__ = [
+    "SEAL_BYTES",
+    "Bytes",
+    "Found",
+    "Incoming",
+    "Spool",
+    "StoredFile",
+    "damage",
+    "relative_path",
+    "sealed",
+]

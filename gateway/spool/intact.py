@@ -1,4 +1,4 @@
-"""Is a file still what was written? Its name is the SHA-256 of its body, so it can be asked."""
+"""Is a file still what was written? Its name is the SHA-256 of its body; what stands before has a seal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from gateway.spool.seal import is_sound
+
+_LONGEST_HEADER_BYTES = 4096
 _BLOCK_BYTES = 1 << 18
 
 
@@ -28,7 +31,7 @@ def damage(
     forget: bool = False,
     pace: Callable[[int], None] | None = None,
 ) -> Found:
-    """Compare the body of a file with its digest.
+    """Compare the body of a file with its digest, and what stands before it with its seal.
 
     Parameters
     ----------
@@ -52,7 +55,9 @@ def damage(
     try:
         size = os.fstat(handle).st_size
         start = size - body_bytes if body_bytes is not None else _body_start(handle)
-        if start is None or start < 0:
+        if start is None or not 0 <= start <= _LONGEST_HEADER_BYTES:
+            return Found.DAMAGED
+        if not is_sound(os.pread(handle, start, 0)):
             return Found.DAMAGED
         found = _digest_from(handle, start, pace)
         if forget and hasattr(os, "posix_fadvise"):

@@ -21,6 +21,7 @@ VERIFY_BYTES_PER_S = 8 << 20
 
 COMPARE_EVERY_S = 24 * 3600.0
 _PAUSE_S = 0.2
+_PAUSE_FACTOR = 10.0  # of the time that a folder took: a small spool is compared at once
 _FILE_COSTS_BYTES = 64 << 10  # to open it, whatever its length
 _AFTER_TROUBLE_S = 60.0
 _SHORTEST_PASS_S = 60.0
@@ -94,6 +95,7 @@ class Keeper:
         unclaimed, lost = 0, 0
         first: list[str] = []
         for folder in FOLDERS:
+            begun_s = self._clock.monotonic_s()
             found = compare_folder(self._spool, self._journal, folder, self._clock.now_s())
             unclaimed += found.unclaimed
             lost += len(found.missing)
@@ -104,7 +106,8 @@ class Keeper:
                     self._journal.heal(
                         path, "The file is there again, as it was received.", self._clock.now_s()
                     )
-            if self._stopping.wait(_PAUSE_S):
+            took_s = self._clock.monotonic_s() - begun_s
+            if self._stopping.wait(min(_PAUSE_S, _PAUSE_FACTOR * took_s)):
                 raise Stopped
         if unclaimed:
             self._alarm("FILES_WITHOUT_ROW", _WITHOUT_ROW.format(unclaimed, self._spool.root / UNCLAIMED))

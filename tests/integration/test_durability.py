@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -30,7 +32,7 @@ from tests.builders import ct_series, torso_series
 from tests.gateway_process import GatewayProcess, wait_until
 from tests.peers import RawSender, encoded, recording_scp
 from tests.stow import AUTHORIZATION, CONTENT_TYPE, multipart, part10, post
-from tests.traces import Call, read_trace, strace
+from tests.traces import Call, has_ended, read_trace, strace
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 Answered = Callable[[Sequence[Call], str], list[Call]]
@@ -98,7 +100,9 @@ def assert_durable_before_it_is_answered(
     assert max(c.ended for c in written) < synced[0].begun
     assert synced[0].ended < rename.begun
     folder = after(calls, rename.ended, "fsync", what=f"/objects/{digest[:2]}")[0]
-    row = after(calls, folder.ended, "pwrite64", "write", what="journal.db-wal")[0]
+    pages = after(calls, folder.ended, "pwrite64", "write", what="journal.db-wal")
+    row = next((page for page in pages if digest in page.text), None)  # of this instance, not of another one
+    assert row is not None
     flush = after(calls, row.ended, "fsync", "fdatasync", what="journal.db-wal")[0]
     (answer,) = answered(calls, str(dataset.SOPInstanceUID))
     assert flush.ended < answer.begun
@@ -159,8 +163,8 @@ def test_so_it_is_over_http(traced: tuple[GatewayProcess, Path]) -> None:
 def traced_calls(gateway: GatewayProcess, trace: Path) -> list[Call]:
     """The whole trace: strace writes its end a little after that of the node."""
     assert gateway.process is not None
-    end = f"{gateway.process.pid} +++ exited with 0 +++"
-    wait_until(lambda: end in trace.read_text(encoding="latin-1"), 30, "the end of the trace")
+    process_id = gateway.process.pid
+    wait_until(lambda: has_ended(trace, process_id), 30, "the end of the trace")
     return read_trace(trace)
 
 
@@ -174,7 +178,7 @@ def flushes_overlap(calls: Sequence[Call]) -> bool:
 
 
 def test_the_order_is_not_found_where_it_is_not() -> None:
-    """The proof itself: a trace in which the answer goes out before the flush of the journal is refused."""
+    """The proof itself: no order but the right one, and no commit of another association, is taken for it."""
     dataset = ct_series((1, 8, 8))[0]
     digest = hashlib.sha256(encoded(dataset)).hexdigest()
     uid = str(dataset.SOPInstanceUID)
@@ -185,18 +189,32 @@ def test_the_order_is_not_found_where_it_is_not() -> None:
         ("fsync", "/s/incoming/1.part", ""),
         ("rename", "", f'"/s/incoming/1.part", "/s/objects/{digest[:2]}/{digest}.dcm"'),
         ("fsync", f"/s/objects/{digest[:2]}", ""),
-        ("pwrite64", "/s/journal.db-wal", ""),
+        ("pwrite64", "/s/journal.db-wal", f'"{uid}{digest}"'),
         ("fdatasync", "/s/journal.db-wal", ""),
         ("sendto", "TCP:[1]", f'"\x04 {element} {field}"'),
     ]
-    right = [Call(1, n, what, text, 0, i, i) for i, (n, what, text) in enumerate(steps)]
-    assert_durable_before_it_is_answered(right, dataset)
-    for place in range(len(steps) - 1):
-        order = [*range(place), place + 1, place, *range(place + 2, len(steps))]
-        moved = [steps[step] for step in order]
-        wrong = [Call(1, n, what, text, 0, i, i) for i, (n, what, text) in enumerate(moved)]
+    assert_durable_before_it_is_answered(trace_of(steps), dataset)
+    swapped = [
+        [*steps[:place], steps[place + 1], steps[place], *steps[place + 2 :]]
+        for place in range(len(steps) - 1)
+    ]
+    foreign = [("pwrite64", "/s/journal.db-wal", f'"9{uid}"'), ("fdatasync", "/s/journal.db-wal", "")]
+    *before, row, flush, answer = steps
+    assert_durable_before_it_is_answered(trace_of([*before, *foreign, row, flush, answer]), dataset)
+    others = [
+        [*before, *foreign, answer],  # it was never entered
+        [*before, *foreign, answer, row, flush],
+        [*before, *foreign, row, answer, flush],
+        [*before[:-1], row, flush, before[-1], *foreign, answer],  # entered too early
+    ]
+    for wrong in (*swapped, *others):
         with pytest.raises((AssertionError, IndexError)):
-            assert_durable_before_it_is_answered(wrong, dataset)
+            assert_durable_before_it_is_answered(trace_of(wrong), dataset)
+
+
+def trace_of(steps: Sequence[tuple[str, str, str]]) -> list[Call]:
+    """One call after the other, of one thread: name, file, arguments."""
+    return [Call(1, name, what, text, 0, at, at) for at, (name, what, text) in enumerate(steps)]
 
 
 # -- a full disk --------------------------------------------------------------------------------
@@ -264,6 +282,64 @@ def test_a_journal_that_has_no_room_acknowledges_nothing_and_recovers_by_itself(
         assert list((tmp_path / "spool" / "incoming").iterdir()) == []
 
 
+def test_a_disk_that_fills_up_under_load_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
+    """Spool and journal on one small disk, two associations that go on sending while it is full."""
+    batches = [ct_series((40, 128, 128), seed=seed) for seed in (1, 2)]
+    sent = {str(dataset.SOPInstanceUID): encoded(dataset) for batch in batches for dataset in batch}
+    with small_disk(tmp_path / "small", "8m") as disk:
+        gateway = GatewayProcess(tmp_path / "node", pacs_port=1, configuration=LEAN)
+        gateway.data = disk / "data"
+        gateway.environment["GW_DATA"] = str(gateway.data)
+        (disk / "ballast").write_bytes(bytes(6 << 20))
+        with gateway:
+            loads = [Load(gateway.dicom_port, batch) for batch in batches]
+            wait_until(lambda: all(load.refused >= 3 for load in loads), 60, "the disk to be full")
+            (disk / "ballast").unlink()
+            for load in loads:
+                load.thread.join(60)
+                assert not load.thread.is_alive()
+                assert load.statuses <= {0x0000, 0xA700}
+            assert {uid for load in loads for uid in load.acknowledged} == sent.keys()
+            assert not gateway.died
+            assert gateway.terminate() == 0
+        known = rows(gateway.data)
+        spool = gateway.data / "spool"
+        assert {uid: data_set_in(spool / path) for uid, path in known.items()} == sent
+        files = {path.relative_to(spool).as_posix() for path in spool.glob("objects/*/*")}
+        assert files == set(known.values())
+        assert [list((spool / name).iterdir()) for name in ("incoming", "quarantine")] == [[], []]
+
+
+class Load:
+    """An association that sends a series, each instance until it is acknowledged."""
+
+    def __init__(self, port: int, datasets: Sequence[Dataset]) -> None:
+        self.acknowledged: set[str] = set()
+        self.statuses: set[int] = set()
+        self.refused = 0
+        self.thread = threading.Thread(target=self._send, args=(port, datasets), daemon=True)
+        self.thread.start()
+
+    def _send(self, port: int, datasets: Sequence[Dataset]) -> None:
+        deadline = time.monotonic() + 60
+        with RawSender(port, [CT]) as sender:
+            for dataset in datasets:
+                while time.monotonic() < deadline:
+                    answer = sender.send(CT, dataset.SOPInstanceUID, encoded(dataset))
+                    self.statuses.add(answer.Status)
+                    if answer.Status == 0x0000:
+                        self.acknowledged.add(str(dataset.SOPInstanceUID))
+                        break
+                    self.refused += 1
+                    time.sleep(0.02)
+
+
+def data_set_in(path: Path) -> bytes:
+    """What a stored file has behind its file meta information."""
+    content = path.read_bytes()
+    return content[144 + int.from_bytes(content[140:144], "little") :]
+
+
 def test_a_disk_that_fills_up_in_the_middle_of_a_data_set_is_noticed_before_it_is_full(
     tmp_path: Path,
 ) -> None:
@@ -291,6 +367,39 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_data_set_is_noticed_before_it_i
 
 
 # -- bit rot ------------------------------------------------------------------------------------
+
+
+def test_rot_is_found_in_the_background_while_the_node_runs(tmp_path: Path) -> None:
+    """No job, no restart, nobody who sends it again: the reader comes to the file by itself."""
+    series = ct_series((60, 8, 8))
+    with GatewayProcess(tmp_path / "node", 1, LEAN + "storage: {verify_rate: 1GiB}\n") as gateway:
+        send_all(gateway.dicom_port, series)
+        spool = gateway.data / "spool"
+        turn = wait_until(lambda: text_of(spool / "verified"), 90, "the first folder to be read")
+        folders_until = {path: folders_between(turn, path) for path in rows(gateway.data).values()}
+        path = min(folders_until, key=lambda path: (folders_until[path] - 4) % 256)  # it comes to it soon
+        raw = bytearray((spool / path).read_bytes())
+        raw[-3] ^= 0x04
+        (spool / path).write_bytes(raw)
+        wait_until(lambda: alarms(gateway), 150, "the damage to be found")
+        assert [(alarm["level"], alarm["path"]) for alarm in alarms(gateway)] == [("critical", path)]
+        assert not (spool / path).exists()
+        assert [file.read_bytes() for file in (spool / "quarantine").iterdir()] == [raw]
+        assert json.loads(gateway.aigw("status", "--json").stdout)["instances"]["damaged"] == 1
+        assert gateway.terminate() == 0
+
+
+def folders_between(turn: str, path: str) -> int:
+    """How many folders are read before that of a file."""
+    return (int(path.split("/")[1], 16) - int(turn, 16)) % 256
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def alarms(gateway: GatewayProcess) -> list[dict[str, Any]]:
+    return [event for event in gateway.events() if event["event"] == "INSTANCE_DAMAGED"]
 
 
 def job_of(gateway: GatewayProcess) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.journal import Journal, JournalReader
 from gateway.journal.records import Duplicates, NewInstance, NewJob, Receipt, SeriesDecision
 
 STUDY, SERIES = "1.2.1", "1.2.2"
+EXPLICIT, JPEG_BASELINE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
 KEEP, REVISE, REFUSE = Duplicates.KEEP_FIRST, Duplicates.NEW_REVISION, Duplicates.REFUSE
 
 
@@ -33,7 +35,12 @@ def instance(number: int, content: str = "a", series: str = SERIES, **facts: str
     known = {keyword: (value,) for keyword, value in facts.items()}
     header = InstanceHeader("1.2.3", f"1.2.3.{number}", STUDY, series, known)
     digest = f"{content}{number}" + "0" * 60
-    return NewInstance(header, "1.2.840.10008.1.2.1", digest, f"objects/{digest}.dcm", 10, "ct1")
+    return NewInstance(header, EXPLICIT, digest, f"objects/{digest}.dcm", 10, "ct1")
+
+
+def relabelled(number: int, content: str = "a", source: str = "ct1") -> NewInstance:
+    """The same bytes under another transfer syntax."""
+    return replace(instance(number, content), transfer_syntax_uid=JPEG_BASELINE, source=source)
 
 
 def decide(journal: Journal, at: float, *jobs: NewJob) -> None:
@@ -150,6 +157,71 @@ def test_refused_bytes_leave_a_record_and_nothing_else(journal: Journal, path: P
     assert "from ct1: they were refused (admission.duplicates: refuse)." in story["events"][-1]["reason"]
 
 
+@pytest.mark.parametrize("tried", ["the same bytes", "other bytes each time"])
+def test_a_sender_that_tries_for_ever_is_written_down_once(journal: Journal, path: Path, tried: str) -> None:
+    """A proxy that stamps each try with the time sends other bytes each time."""
+    journal.record_instance(instance(1), 1.0, REFUSE)
+    for number in range(500):
+        content = "b" if tried == "the same bytes" else f"b{number}"
+        assert journal.record_instance(instance(1, content), 2.0 + number, REFUSE) is Receipt.REFUSED
+    archive = replace(instance(1, "b"), source="archive")
+    assert journal.record_instance(archive, 600.0, REFUSE) is Receipt.REFUSED
+    journal.record_instance(instance(11), 700.0, REFUSE)  # the UID of the first is the begin of this one's
+    assert journal.record_instance(instance(11, "b"), 800.0, REFUSE) is Receipt.REFUSED
+    (story,) = stories(path)
+    told = [e["details"] for e in story["events"] if e["name"] == "DUPLICATE_SOP_INSTANCE_REFUSED"]
+    assert [(each["sop_instance_uid"], each["source"]) for each in told] == [
+        ("1.2.3.1", "ct1"),
+        ("1.2.3.1", "archive"),
+        ("1.2.3.11", "ct1"),
+    ]
+
+
+@pytest.mark.parametrize("rule", [KEEP, REVISE, REFUSE])
+def test_the_same_bytes_under_another_transfer_syntax_are_refused_by_any_rule(
+    journal: Journal, path: Path, rule: Duplicates
+) -> None:
+    """They are not kept as they were sent: to say so is all that can be done."""
+    journal.record_instance(instance(1), 1.0, rule)
+    decide(journal, 2.0)
+    for at in range(3, 9):
+        assert journal.record_instance(relabelled(1), at, rule) is Receipt.RELABELLED
+    assert journal.receiving_series() == []
+    assert [each.transfer_syntax_uid for each in journal.members(1)] == [EXPLICIT]
+    (story,) = stories(path)
+    assert story["copies"] == {"instances": 0, "times": 0}
+    (event,) = [e for e in story["events"] if e["name"] == "DUPLICATE_TRANSFER_SYNTAX_REFUSED"]
+    assert event["reason"].endswith(
+        f"under transfer syntax {JPEG_BASELINE}: they were refused, and are kept under {EXPLICIT}."
+    )
+    assert journal.record_instance(instance(1), 9.0, rule) is Receipt.DUPLICATE
+
+
+@pytest.mark.parametrize("rule", [KEEP, REVISE, REFUSE])
+def test_what_is_damaged_is_not_healed_by_another_transfer_syntax(journal: Journal, rule: Duplicates) -> None:
+    journal.record_instance(instance(1), 1.0)
+    journal.quarantine(instance(1).path, "Its SHA-256 is another.", 2.0)
+    assert journal.record_instance(relabelled(1), 3.0, rule) is Receipt.RELABELLED
+    assert journal.damaged_count() == 1
+    assert journal.record_instance(instance(1), 4.0, rule) is Receipt.DUPLICATE
+    assert journal.damaged_count() == 0
+
+
+def test_bytes_that_are_kept_beside_have_their_transfer_syntax_too(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0, KEEP)
+    journal.record_instance(instance(1, "b"), 2.0, KEEP)
+    assert journal.record_instance(relabelled(1, "b"), 3.0, REVISE) is Receipt.RELABELLED
+    assert journal.record_instance(relabelled(1, "c"), 4.0, KEEP) is Receipt.CONFLICT
+
+
+def test_who_was_refused_another_transfer_syntax_is_not_told_that_it_is_committed(journal: Journal) -> None:
+    journal.record_instance(instance(1), 1.0, KEEP)
+    journal.record_instance(relabelled(1), 2.0, KEEP)
+    series = {(STUDY, SERIES)}
+    assert journal.refused_duplicates(series, "ct1") == {"1.2.3.1"}
+    assert journal.refused_duplicates(series, "archive") == set()
+
+
 @pytest.mark.parametrize(
     ("rule", "receipt"),
     [(KEEP, Receipt.CONFLICT), (REVISE, Receipt.CONFLICT), (REFUSE, Receipt.REFUSED)],
@@ -216,6 +288,14 @@ def test_a_damaged_file_is_told_once_and_forgotten_when_the_same_bytes_come_agai
     assert not journal.heal(file, "It is whole.", 5.0)
     assert journal.quarantine(file, "Again.", 6.0)
     assert journal.heal(file, "Restored from a backup.", 7.0)
+
+
+def test_the_size_is_that_of_the_file_that_was_written_anew(journal: Journal) -> None:
+    """Another sender, another AE title in the file meta information."""
+    journal.record_instance(instance(1), 1.0)
+    journal.record_instance(replace(instance(1), size_bytes=12, source="archive"), 2.0)
+    (series,) = journal.receiving_series()
+    assert [each.size_bytes for each in journal.members(series.id)] == [12]
 
 
 @pytest.mark.parametrize("rule", [KEEP, REFUSE])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import resource
 import stat
@@ -12,11 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from gateway.errors import OutOfResources
 from gateway.receive.part10 import file_header
-from gateway.spool import Bytes, Found, Spool, relative_path
+from gateway.spool import SEAL_BYTES, Bytes, Found, Spool, damage, relative_path
 
 
 def files_below(root: Path) -> list[str]:
@@ -73,17 +75,17 @@ def test_the_same_body_again_is_not_written_again(tmp_path: Path) -> None:
     assert spool.absolute(first.path).read_bytes() == b"first body"
 
 
-@pytest.mark.parametrize("damage", [b"", b"bod", b"first bodx"])
-def test_a_damaged_object_is_put_aside_and_written_again(tmp_path: Path, damage: bytes) -> None:
+@pytest.mark.parametrize("broken", [b"", b"bod", b"first bodx"])
+def test_a_damaged_object_is_put_aside_and_written_again(tmp_path: Path, broken: bytes) -> None:
     spool = Spool(tmp_path)
     stored = spool.store(b"body", b"first ")
     assert not stored.repaired
-    spool.absolute(stored.path).write_bytes(damage)
+    spool.absolute(stored.path).write_bytes(broken)
     again = spool.store(b"body", b"first ")
     assert again == stored
     assert again.repaired
     assert spool.absolute(stored.path).read_bytes() == b"first body"
-    assert [p.read_bytes() for p in (tmp_path / "quarantine").iterdir()] == [damage]
+    assert [p.read_bytes() for p in (tmp_path / "quarantine").iterdir()] == [broken]
 
 
 def test_many_threads_may_store_the_same_and_other_bodies(tmp_path: Path) -> None:
@@ -225,8 +227,8 @@ def received(spool: Spool, body: bytes = b"body") -> str:
     return spool.store(body, file_header("1.2", "1.2.3", "1.2.840.10008.1.2.1", "SCANNER")).path
 
 
-@pytest.mark.parametrize("at", [0, 130, 141, 160, -1])
-def test_a_byte_that_changes_is_found_wherever_it_is_needed(tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize("at", [0, 130, 141, 142, 160, 205, 290, -5, -1])
+def test_a_byte_that_changes_is_found_wherever_it_is(tmp_path: Path, at: int) -> None:
     spool = Spool(tmp_path)
     path = received(spool)
     raw = bytearray(spool.absolute(path).read_bytes())
@@ -234,13 +236,41 @@ def test_a_byte_that_changes_is_found_wherever_it_is_needed(tmp_path: Path, at: 
     spool.absolute(path).write_bytes(raw)
     told: list[Found] = []
     found = spool.examine(path, told.append)
-    if at in (0, 160):  # the preamble and the file meta information are ours: the data set says it all itself
-        assert (found, told) == (Found.INTACT, [])
-        return
     assert (found, told) == (Found.DAMAGED, [Found.DAMAGED])
     (aside,) = (tmp_path / "quarantine").iterdir()
     assert aside.read_bytes() == raw
     assert not spool.absolute(path).exists()
+
+
+def test_a_flipped_digit_of_the_transfer_syntax_is_found_and_mended_by_the_same_bytes(tmp_path: Path) -> None:
+    """One bit is between JPEG Baseline (1.2.840.10008.1.2.4.50) and JPEG Lossless (4.70)."""
+    spool = Spool(tmp_path)
+    path = received(spool)
+    right = spool.absolute(path).read_bytes()
+    wrong = right.replace(b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.5")
+    assert wrong != right
+    spool.absolute(path).write_bytes(wrong)
+    digest = Path(path).stem
+    assert damage(spool.absolute(path), digest) is Found.DAMAGED  # as a worker asks
+    assert received(spool) == path
+    assert spool.absolute(path).read_bytes() == right
+    assert [p.read_bytes() for p in (tmp_path / "quarantine").iterdir()] == [wrong]
+
+
+def test_pydicom_reads_the_sealed_file_meta_information() -> None:
+    header = file_header("1.2", "1.2.3", "1.2.840.10008.1.2.1", "SCANNER")
+    meta = pydicom.dcmread(io.BytesIO(header)).file_meta
+    assert (meta.TransferSyntaxUID, meta.SourceApplicationEntityTitle) == ("1.2.840.10008.1.2.1", "SCANNER")
+    assert meta.FileMetaInformationGroupLength == len(header) - 144
+    assert meta.PrivateInformation == hashlib.sha256(header[:-32]).digest()
+
+
+def test_a_file_of_an_earlier_version_which_has_no_seal_is_intact(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    elements = file_header("1.2", "1.2.3", "1.2.840.10008.1.2.1", "SCANNER")[144:-SEAL_BYTES]
+    header = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(elements).to_bytes(4, "little") + elements
+    path = spool.store(b"body", header).path
+    assert spool.examine(path, lambda _: None) is Found.INTACT
 
 
 def test_what_is_intact_or_gone_is_told_apart(tmp_path: Path) -> None:
@@ -284,9 +314,9 @@ def test_no_descriptors_are_no_damage(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_same_file_damaged_twice_is_kept_aside_twice(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    for damage in (b"one", b"two"):
+    for broken in (b"one", b"two"):
         path = received(spool)
-        spool.absolute(path).write_bytes(damage)
+        spool.absolute(path).write_bytes(broken)
         spool.examine(path, lambda _: None)
     assert {p.read_bytes() for p in (tmp_path / "quarantine").iterdir()} == {b"one", b"two"}
 
