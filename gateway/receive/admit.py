@@ -28,6 +28,18 @@ from gateway.uids import is_uid
 
 _CHECK_SPACE_EVERY_BYTES = 4 << 20
 _DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.6
+_REFUSALS = {
+    Receipt.REFUSED: (
+        "DUPLICATE_SOP_INSTANCE_REFUSED",
+        "is here already with other bytes, which are kept (admission.duplicates: refuse): "
+        "send it under a UID of its own.",
+    ),
+    Receipt.RELABELLED: (
+        "DUPLICATE_TRANSFER_SYNTAX_REFUSED",
+        "is here already, with the same bytes under another transfer syntax, which is kept: send it as it "
+        "was sent first or, where that was wrong, under a UID of its own.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -120,14 +132,12 @@ class Admission:
             if stored.repaired:
                 self._alarm(stored)
             receipt = self._enter(stored, header, arrival)
-            if receipt is Receipt.REFUSED:
+            if receipt in _REFUSALS:
                 if not stored.was_there:  # its row may be lost, and it may have been acknowledged
                     self.spool.remove(stored.path)
+                name, sentence = _REFUSALS[receipt]
                 raise Rejected(
-                    "DUPLICATE_SOP_INSTANCE_REFUSED",
-                    f"SOP Instance {header.sop_instance_uid} is here already with other bytes, which are "
-                    "kept (admission.duplicates: refuse): send it under a UID of its own.",
-                    _DUPLICATE_SOP_INSTANCE,
+                    name, f"SOP Instance {header.sop_instance_uid} {sentence}", _DUPLICATE_SOP_INSTANCE
                 )
         return receipt
 
@@ -151,8 +161,8 @@ class Admission:
     def _alarm(self, stored: StoredFile) -> None:
         """The file that was there was not what was received; the one that came now takes its place."""
         reason = (
-            f"{stored.path} was damaged on the disk and is in spool/quarantine; it has been sent again and "
-            "is whole. Check the disk of data_dir."
+            f"{stored.path} was damaged on the disk and is in spool/quarantine; the same bytes have been "
+            "sent again. Check the disk of data_dir."
         )
         self._log.critical("INSTANCE_DAMAGED", reason=reason, path=stored.path)
         try:
@@ -206,18 +216,17 @@ class Intake:
         self._incoming = self._admission.spool.begin(meta)
 
     def write(self, *chunks: Bytes) -> None:
-        """The next bytes of the data set; several chunks cost no more than one."""
-        limit_bytes = self._admission.max_instance_bytes
+        """The next bytes of the data set; several chunks cost no more than one.
+
+        What is over the limit is only counted: :meth:`finish` refuses it.
+        """
         with self.recorded():
             incoming = self._open_file()
             count = sum(map(len, chunks))
             self.size_bytes += count
-            if self.size_bytes > limit_bytes:
-                raise Rejected(
-                    "INSTANCE_TOO_LARGE",
-                    f"The data set has more than {limit_bytes >> 20} MiB, which admission.max_instance_size "
-                    "allows.",
-                )
+            if self.size_bytes > self._admission.max_instance_bytes:
+                incoming.discard()
+                return
             if self.size_bytes >= self._next_check_bytes:
                 self._next_check_bytes = self.size_bytes + _CHECK_SPACE_EVERY_BYTES
                 self._admission.check_space(count)
@@ -225,8 +234,15 @@ class Intake:
 
     def finish(self) -> Receipt:
         """Make it durable; when this returns, the instance survives a power cut and may be acknowledged."""
+        limit_bytes = self._admission.max_instance_bytes
         with self.recorded():
             incoming = self._open_file()
+            if self.size_bytes > limit_bytes:
+                raise Rejected(
+                    "INSTANCE_TOO_LARGE",
+                    f"The data set has {self.size_bytes} bytes; admission.max_instance_size allows "
+                    f"{limit_bytes}.",
+                )
             incoming.start_flush()
             with incoming.body() as body:
                 header = read_header(body, self._arrival.transfer_syntax_uid)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gateway.receive import refusals
-from gateway.receive.calls import Call, KnownPeer, Node, Refusal
+from gateway.receive.calls import APPLICATION_CONTEXT, Call, KnownPeer, Node, Refusal
 from gateway.receive.names import Names
 from gateway.receive.places import Places
 from gateway.receive.text import printable
@@ -63,6 +63,8 @@ class Callers:
         call = replace(
             call, called_ae_title=call.called_ae_title.strip(), calling_ae_title=call.calling_ae_title.strip()
         )
+        if call.application_context != APPLICATION_CONTEXT:
+            return refusals.other_application_context(self.node, call)
         if call.called_ae_title != self.node.ae_title:
             return refusals.wrong_called_title(self.node, call)
         titled = [each for each in self._peers if each.peer.ae_title.strip() == call.calling_ae_title]

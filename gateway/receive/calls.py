@@ -8,6 +8,9 @@ from typing import Literal
 
 from gateway.receive.tls.certificates import PeerCertificate
 
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+"""That of DICOM (PS3.7 A.2.1)."""
+
 
 @dataclass(frozen=True)
 class KnownPeer:
@@ -60,6 +63,8 @@ class Call:
         The one that was shown, if any.
     secure
         It came in over TLS.
+    application_context
+        The one that was proposed.
     """
 
     association: Hashable
@@ -68,11 +73,12 @@ class Call:
     address: str
     certificate: PeerCertificate | None = None
     secure: bool = False
+    application_context: str = APPLICATION_CONTEXT
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an association is rejected; the numbers are those of A-ASSOCIATE-RJ (PS3.8 Table 9-21).
+    """Why an association is rejected; the numbers are those of A-ASSOCIATE-RJ (PS3.8 Table 9-21), or 0.
 
     Attributes
     ----------

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -15,7 +14,7 @@ from gateway.receive import refusals
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers
 from gateway.receive.calls import Call, KnownPeer, Node, Refusal
-from gateway.receive.records import Repeats
+from gateway.receive.records import Incidents
 from gateway.receive.text import printable
 from gateway.receive.tls.certificates import PeerCertificate
 
@@ -26,17 +25,10 @@ GRACE_S = 0.25
 
 
 class RefusalLog:
-    """Writes refused associations down: a log line, a journal record, a count for the metrics.
-
-    The same refusal of the same caller is written once a minute, with how often it was repeated; and
-    there are at most 120 records a minute, so that a caller who tries ten thousand times fills no disk.
-    """
+    """Writes refused associations down, and counts every one for the metrics."""
 
     def __init__(self, journal: Journal, clock: Clock, log: FilteringBoundLogger) -> None:
-        self._journal = journal
-        self._clock = clock
-        self._log = log
-        self._repeats = Repeats(clock)
+        self._incidents = Incidents(journal, clock, log)
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -47,27 +39,17 @@ class RefusalLog:
 
     def note(self, refusal: Refusal, call: Call) -> None:
         """Write a refusal down; the journal being out of order keeps nobody from being refused."""
-        details = {
+        who = {
             "source": refusal.peer,
             "address": call.address,
             "called": printable(call.called_ae_title.strip()),
             "calling": printable(call.calling_ae_title.strip()),
-            "advice": refusal.advice,
         }
         if call.certificate is not None:
-            details["certificate"] = refusals.describe(call.certificate)
+            who["certificate"] = refusals.describe(call.certificate)
         with self._lock:
             self._counts[refusal.name] += 1
-        repeated = self._repeats.due(refusal.name, call.address, details["calling"], details["called"])
-        if repeated is None:
-            return
-        more = {"repeated": repeated} if repeated else {}
-        self._log.warning("association_rejected", name=refusal.name, reason=refusal.reason, **details, **more)
-        try:
-            record = {**details, **more}
-            self._journal.record("association", refusal.name, refusal.reason, self._clock.now_s(), record)
-        except sqlite3.Error as error:
-            self._log.error("journal_unavailable", reason=str(error))
+        self._incidents.note("association", refusal.name, refusal.reason, who, refusal.advice)
 
 
 class Gate:
@@ -97,6 +79,16 @@ class Gate:
         self._seen: dict[str, PeerCertificate] = {}
         reserve = 0 if callers.only_one or max_associations < 3 else 1 if max_associations < 8 else 2
         self._most_of_one = max_associations - reserve
+
+    def failed(self, call: Call) -> Refusal:
+        """Refuse a call that could not be decided on, and write that down."""
+        refusal = refusals.internal_error(self._callers.node, call)
+        self._written.note(refusal, call)
+        return refusal
+
+    def useless(self, call: Call, peer: KnownPeer, refused: Sequence[str]) -> None:
+        """Write down that none of the presentation contexts was accepted; ``refused``: why, one by one."""
+        self._written.note(refusals.nothing_accepted(self._callers.node, call, peer, refused), call)
 
     def decide(self, call: Call) -> KnownPeer | Refusal:
         """Take the call and register its association, or refuse it and write that down."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.receive.commitment.codec import MAX_REQUEST_BYTES
 from gateway.receive.tls.context import TlsContext
 
 
@@ -33,7 +34,8 @@ class ScpLimits:
     association_timeout_s
         For a TLS handshake, and for the A-ASSOCIATE-RQ after it.
     max_message_bytes
-        Of messages other than C-STORE, which are held in memory.
+        Of messages other than C-STORE, which are held in memory, one of each association. Requests of
+        storage commitment are the longest.
     """
 
     max_associations: int = 20
@@ -41,4 +43,4 @@ class ScpLimits:
     max_pdu_bytes: int = 131072
     idle_timeout_s: float = 60.0
     association_timeout_s: float = 10.0
-    max_message_bytes: int = 64 << 20
+    max_message_bytes: int = MAX_REQUEST_BYTES

@@ -56,12 +56,14 @@ class Incidents:
         self._log = log
         self._repeats = Repeats(clock)
 
-    def note(self, subject: str, name: str, reason: str, details: Mapping[str, object] | None = None) -> None:
-        """``details`` tell who it was; the same name and details are written once a minute."""
-        details = dict(details or {})
-        repeated = self._repeats.due(name, *(str(value) for value in details.values()))
+    def note(self, subject: str, name: str, reason: str, who: Mapping[str, object], advice: str = "") -> None:
+        """The same name of the same ``who`` is written once a minute; ``advice`` is for the other side."""
+        repeated = self._repeats.due(name, *(str(value) for value in who.values()))
         if repeated is None:
             return
+        details = dict(who)
+        if advice:
+            details["advice"] = advice
         if repeated:
             details["repeated"] = repeated
         self._log.warning(f"{subject}_rejected", name=name, reason=reason, **details)

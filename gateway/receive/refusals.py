@@ -4,16 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.receive.calls import Call, KnownPeer, Node, Refusal
+from gateway.receive.calls import APPLICATION_CONTEXT, Call, KnownPeer, Node, Refusal
 from gateway.receive.text import printable
 from gateway.receive.tls.certificates import PeerCertificate
 
 # (result, source, reason/diagnostic) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 _NO_REASON = (1, 1, 1)
+_APPLICATION_CONTEXT_NOT_SUPPORTED = (1, 1, 2)
 _CALLING_NOT_RECOGNISED = (1, 1, 3)
 _CALLED_NOT_RECOGNISED = (1, 1, 7)
 _CONGESTION = (2, 3, 1)
 _LOCAL_LIMIT = (2, 3, 2)
+_ACCEPTED = (0, 0, 0)
+
+_REFUSED = "which we refused"
+
+
+def other_application_context(node: Node, call: Call) -> Refusal:
+    """The caller proposed something else than DICOM."""
+    proposed = printable(call.application_context)
+    reason = (
+        f"'{printable(call.calling_ae_title)}' at {call.address} proposed the application context "
+        f"'{proposed}' instead of that of DICOM ({APPLICATION_CONTEXT}): find out what calls there."
+    )
+    advice = (
+        f"It proposed the application context '{proposed}'. Our node takes only that of DICOM, "
+        f"{APPLICATION_CONTEXT} (PS3.7 A.2.1). Please check what is set to call our node."
+    )
+    name = "APPLICATION_CONTEXT_NOT_SUPPORTED"
+    return _refusal(name, reason, _APPLICATION_CONTEXT_NOT_SUPPORTED, node, call, advice)
+
+
+def nothing_accepted(node: Node, call: Call, peer: KnownPeer, refused: Sequence[str]) -> Refusal:
+    """The association is accepted without presentation contexts; ``refused``: why, one by one."""
+    settings = "dicom.storage_classes"
+    if peer.storage_classes:
+        settings += f" and peers.{peer.name}.storage_classes"
+    first = f" The first: {refused[0]}." if refused else ""
+    reason = (
+        f"{peer.name} proposed presentation contexts of which we take none: compare the SOP classes and "
+        f"transfer syntaxes with {settings}.{first}"
+    )
+    advice = (
+        f"Nothing can be sent on it, for we take none of what your system proposed: {'; '.join(refused)}. "
+        "Please let it send other SOP classes or transfer syntaxes (Explicit or Implicit VR Little Endian "
+        "will do), or ask us to take these."
+    )
+    happened = "which we accepted without any presentation context"
+    concerned = peer.name if peer.is_configured else ""
+    name = "NO_PRESENTATION_CONTEXT_ACCEPTED"
+    return _refusal(name, reason, _ACCEPTED, node, call, advice, concerned, happened)
+
+
+def internal_error(node: Node, call: Call) -> Refusal:
+    """We made a mistake: nobody gets in by it."""
+    reason = (
+        f"'{printable(call.calling_ae_title)}' called from {call.address}, and the gateway could not decide: "
+        "look for association_failed in its log, and report it."
+    )
+    advice = (
+        "The fault is on our side. Please let your system try again later, and tell us if that does not help."
+    )
+    return _refusal("INTERNAL_ERROR", reason, _CONGESTION, node, call, advice)
 
 
 def wrong_called_title(node: Node, call: Call) -> Refusal:
@@ -172,18 +224,26 @@ def _no_room(name: str, reason: str, node: Node, call: Call, peer: KnownPeer) ->
 
 
 def _refusal(
-    name: str, reason: str, numbers: tuple[int, int, int], node: Node, call: Call, advice: str, peer: str = ""
+    name: str,
+    reason: str,
+    numbers: tuple[int, int, int],
+    node: Node,
+    call: Call,
+    advice: str,
+    peer: str = "",
+    answered: str = _REFUSED,
 ) -> Refusal:
-    return Refusal(name, reason, *numbers, advice=f"{_what_happened(node, call)} {advice}", peer=peer)
+    happened = _what_happened(node, call, answered)
+    return Refusal(name, reason, *numbers, advice=f"{happened} {advice}", peer=peer)
 
 
-def _what_happened(node: Node, call: Call) -> str:
+def _what_happened(node: Node, call: Call, answered: str) -> str:
     """What the administrator of the calling system finds in its own log."""
     number = node.tls_port if call.secure else node.port
     port = f" (port {number})" if number else ""
     shown = f", its certificate {describe(call.certificate)}" if call.certificate else ""
     return (
-        "Your system asked our DICOM node for an association, which we refused. It called from "
+        f"Your system asked our DICOM node for an association, {answered}. It called from "
         f"{call.address} {'with' if call.secure else 'without'} TLS{port}; its calling AE title was "
         f"'{printable(call.calling_ae_title)}', "
         f"the called AE title '{printable(call.called_ae_title)}'{shown}."

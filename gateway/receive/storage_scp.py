@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from pynetdicom import AE, evt
-from pynetdicom._globals import APPLICATION_CONTEXT_NAME
 from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
@@ -36,6 +37,7 @@ from gateway.receive.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERS
 from gateway.receive.records import Incidents
 from gateway.receive.services import Service
 from gateway.receive.store import InstanceReceiver
+from gateway.receive.tls.certificates import PeerCertificate
 from gateway.receive.tls.context import TlsContext, peer_certificate
 from gateway.receive.transport import GuardedServer
 
@@ -45,7 +47,6 @@ _ANSWERED_OVER_LIMIT_BYTES = 16 << 20  # a little too long gets a status; longer
 _CONNECTIONS_PER_ASSOCIATION = 4
 _LEAST_CONNECTIONS = 64
 _NO_LIMIT = 1_000_000
-_INTERNAL = Refusal("INTERNAL_ERROR", "The gateway could not decide; see its log.", 2, 1, 1)
 
 
 class StorageSCP:
@@ -185,17 +186,20 @@ class StorageSCP:
     def _on_requested(self, event: Event) -> None:
         """Accept or reject, before negotiation. Whatever fails here, rejects."""
         association = cast(GuardedAssociation, event.assoc)
+        call = _call(association)
         try:
-            found = self._unknown_protocol(association) or self._gate.decide(_call(association))
+            call = replace(call, certificate=_certificate(association))
+            found = self._gate.decide(call)
             if isinstance(found, KnownPeer):
                 self._offer(association, found)
         except Exception as error:  # noqa: BLE001 - nobody gets in by a mistake of ours
             self._on_failure(error)
-            found = _INTERNAL
+            found = self._gate.failed(call)
         if isinstance(found, Refusal):
             association.acse.send_reject(found.result, found.source, found.diagnostic)
             association.kill()  # waits until the A-ASSOCIATE-RJ is out
             return
+        association.caller = found
         self._connections.associated(association)
         self._log.info("association_opened", source=found.name, address=association.address)
 
@@ -207,31 +211,17 @@ class StorageSCP:
         if request is not None:
             request.presentation_context_definition_list = negotiation.requested(proposals, offered)
 
-    def _unknown_protocol(self, association: GuardedAssociation) -> Refusal | None:
-        """Another application context than DICOM's (PS3.7 A.2.1)."""
-        request = association.requestor.primitive
-        if request is None or str(request.application_context_name) == APPLICATION_CONTEXT_NAME:
-            return None
-        reason = (
-            f"{association.address} asked for another application context than that of DICOM "
-            f"({APPLICATION_CONTEXT_NAME}): find out what calls there."
-        )
-        name = "APPLICATION_CONTEXT_NOT_SUPPORTED"
-        self._incidents.note("association", name, reason, {"address": association.address})
-        return Refusal(name, reason, 1, 1, 2)
-
     def _on_accepted(self, event: Event) -> None:
         """An association without any presentation context is of no use to anybody: say why."""
         association = cast(GuardedAssociation, event.assoc)
-        source = self._associations.source_of(association) or ""
-        refused = negotiation.refused(association, association.proposals)
-        if association.accepted_contexts:
-            if refused:
-                self._log.debug("presentation_contexts_refused", source=source, first=refused)
+        peer = association.caller
+        refused = negotiation.refused(association, association.proposals, self._contexts)
+        if peer is None or not refused:
             return
-        reason = negotiation.none_accepted(source, refused)
-        details = {"source": source, "address": association.requestor.address, "refused": refused}
-        self._incidents.note("association", "NO_PRESENTATION_CONTEXT_ACCEPTED", reason, details)
+        if association.accepted_contexts:
+            self._log.debug("presentation_contexts_refused", source=peer.name, first=refused)
+        else:
+            self._gate.useless(_call(association), peer, refused)
 
     def _on_end(self, association: GuardedAssociation) -> None:
         source = self._associations.source_of(association)
@@ -241,7 +231,7 @@ class StorageSCP:
         self._associations.closed(association)
         for service in self._services:
             service.ended(association)
-        self._connections.opened(association, association.address, association.cut)
+        self._connections.ended(association, association.address, association.cut)
 
     def _on_closed(self, association: GuardedAssociation) -> None:
         self._connections.closed(association)
@@ -259,8 +249,8 @@ class StorageSCP:
 
     def _on_crowded(self, address: str, limit: str) -> None:
         reason = (
-            f"{address} has connections that do not ask for an association; over the limit of {limit}, the "
-            "oldest is closed: find out what connects there."
+            f"{address} has connections without an association; over the limit of {limit}, the oldest is "
+            "closed: find out what connects there."
         )
         self._incidents.note("association", "TOO_MANY_CONNECTIONS", reason, {"address": address})
 
@@ -279,19 +269,23 @@ class StorageSCP:
             sop_instance_uid=request.sop_instance_uid,
             transfer_syntax_uid=context.transfer_syntax,
         )
-        return InstanceReceiver(self._admission, arrival, context.abstract_syntax, self._log)
+        storage_class = context.abstract_syntax if context.abstract_syntax in self._storage_classes else None
+        return InstanceReceiver(self._admission, arrival, storage_class, self._log)
 
 
 def _call(association: GuardedAssociation) -> Call:
-    request = association.requestor.primitive
-    if request is None:
-        raise ValueError("pynetdicom asked about an association without a request")
-    connection = association.secure_socket
+    """Who calls, without the certificate that was shown."""
+    request = cast(A_ASSOCIATE, association.requestor.primitive)
     return Call(
         association=association,
         called_ae_title=request.called_ae_title or "",
         calling_ae_title=request.calling_ae_title or "",
         address=association.address,
-        certificate=peer_certificate(connection) if isinstance(connection, ssl.SSLSocket) else None,
-        secure=connection is not None,
+        secure=association.secure_socket is not None,
+        application_context=str(request.application_context_name),
     )
+
+
+def _certificate(association: GuardedAssociation) -> PeerCertificate | None:
+    connection = association.secure_socket
+    return peer_certificate(connection) if isinstance(connection, ssl.SSLSocket) else None

@@ -23,32 +23,26 @@ class InstanceReceiver:
 
     Parameters
     ----------
-    context_class_uid
-        SOP class of the presentation context that the request came in.
+    storage_class_uid
+        Of the presentation context that the request came in; None if that is not for storage.
     """
 
     def __init__(
-        self, admission: Admission, arrival: Arrival, context_class_uid: str, log: FilteringBoundLogger
+        self, admission: Admission, arrival: Arrival, storage_class_uid: str | None, log: FilteringBoundLogger
     ) -> None:
         self._admission = admission
         self._arrival = arrival
-        self._context_class_uid = context_class_uid
+        self._storage_class_uid = storage_class_uid
         self._log = log
         self._intake: Intake | None = None
         self._answer: Answer | None = None
-        self._size_bytes = 0
         self._attempt(self._begin)
 
     def write(self, *chunks: memoryview) -> None:
         """The next bytes."""
-        self._size_bytes += sum(map(len, chunks))
         intake = self._intake
-        if self._answer is not None or intake is None:
-            return
-        if self._size_bytes > self._admission.max_instance_bytes:
-            intake.discard()  # refused in finish(): far over the limit it is another story
-            return
-        self._attempt(lambda: intake.write(*chunks))
+        if self._answer is None and intake is not None:
+            self._attempt(lambda: intake.write(*chunks))
 
     def finish(self) -> Answer:
         """The status to answer: 0000 only if the instance survives a power cut."""
@@ -64,11 +58,12 @@ class InstanceReceiver:
 
     def _begin(self) -> None:
         arrival = self._arrival
-        if arrival.sop_class_uid != self._context_class_uid:
+        if arrival.sop_class_uid != self._storage_class_uid:
+            context = self._storage_class_uid or "another service than storage"
+            wanted = uid_text(arrival.sop_class_uid)
             rejection = Rejected(
                 "SOP_CLASS_NOT_NEGOTIATED",
-                f"The request is for {uid_text(arrival.sop_class_uid)} in a presentation context for "
-                f"{self._context_class_uid}.",
+                f"The request is for {wanted} in a presentation context for {context}.",
                 SOP_CLASS_NOT_SUPPORTED,
             )
             self._admission.note(rejection, arrival, 0)
@@ -79,15 +74,6 @@ class InstanceReceiver:
         intake = self._intake
         if intake is None:
             raise RuntimeError("nothing was begun")
-        limit_bytes = self._admission.max_instance_bytes
-        if self._size_bytes > limit_bytes:
-            intake.size_bytes = self._size_bytes
-            with intake.recorded():
-                raise Rejected(
-                    "INSTANCE_TOO_LARGE",
-                    f"The data set has more than {limit_bytes >> 20} MiB, which admission.max_instance_size "
-                    "allows.",
-                )
         receipt = intake.finish()
         self._log.debug("instance_admitted", receipt=receipt)
 

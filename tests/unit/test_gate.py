@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,11 +143,11 @@ def test_a_slow_name_server_holds_the_first_caller_up_for_a_moment_and_nobody_el
     callers = Callers(NODE, [KnownPeer("ct", "CT", "ct.clinic")], "reject", Names(slow, wait_s=0.2))
     began_s = time.monotonic()
     refused = callers.identify(call())
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 15
     assert isinstance(refused, Refusal)
     assert (refused.name, refused.result) == ("HOST_NAME_NOT_RESOLVED", 2), "transient: it may try again"
     answer.set()
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 20
     while callers.identify(call()).name != "ct":
         assert time.monotonic() < deadline_s
 
@@ -161,7 +163,7 @@ def test_a_name_that_fails_later_keeps_its_last_address() -> None:
     names = Names(once, wait_s=2)
     assert names.addresses("ct.clinic")
     names.ask("ct.clinic").looked_up_s = float("-inf")
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 20
     while not names.ask("ct.clinic").failed:
         assert time.monotonic() < deadline_s
     assert names.addresses("ct.clinic") == frozenset({ipaddress.ip_address("192.0.2.1")})
@@ -212,18 +214,20 @@ def test_one_peer_never_takes_every_place(tmp_path: Path) -> None:
     assert door.decide(call("B")) == "b"
 
 
-def test_a_place_that_is_just_becoming_free_is_waited_for(tmp_path: Path) -> None:
+def test_a_place_that_is_just_becoming_free_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many senders abort or close, and call again at once: the end of the first may be noticed later."""
     door = Door(tmp_path, [KnownPeer("a", "A", "192.0.2.1", max_associations=1)], 4)
     first = call("A")
     assert door.decide(first) == "a"
-    ending = threading.Timer(0.05, door.associations.closed, [first.association])
-    ending.start()
-    assert door.decide(call("A")) == "a"
-    ending.join()
-    began_s = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.receive.gate.GRACE_S", 20.0)
+        ending = threading.Timer(0.05, door.associations.closed, [first.association])
+        ending.start()
+        assert door.decide(call("A")) == "a"
+        ending.join()
     assert door.decide(call("A")) == "TOO_MANY_ASSOCIATIONS_OF_PEER"
-    assert time.monotonic() - began_s < 2
     assert door.associations.count() == 1
 
 
@@ -281,6 +285,79 @@ def test_a_refusal_is_logged_recorded_and_counted_with_the_letter(tmp_path: Path
     ]
     assert door.lines[0]["advice"] == title["details"]["advice"]
     assert not any(c in str(line) for line in door.lines for c in "\n\x1b")
+
+
+ROOT = Path(__file__).resolve().parents[2]
+REJECTIONS = {
+    name: tuple(int(number) for number in re.findall(r"\d+", numbers))
+    for numbers, names in re.findall(
+        r"^\| (\d, \d, \d(?: \(transient\))?) \| (.+) \|$",
+        (ROOT / "docs" / "receive.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    for name in re.findall(r"`([A-Z_]+)`", names)
+}
+"""Name → (result, source, reason) by the table of A-ASSOCIATE-RJ in the handbook."""
+
+BOUND = KnownPeer("ct", "CT", "192.0.2.1", certificate="CN=ct1,O=Clinic")
+TWO = (BOUND, KnownPeer("mr", "MR", "192.0.2.1", max_associations=1))
+PROVOKED: dict[str, tuple[Sequence[KnownPeer], Callable[[Gate], Any]]] = {
+    "CALLED_AE_TITLE_NOT_RECOGNISED": (TWO, lambda gate: gate.decide(call(called="OTHER"))),
+    "CALLING_AE_TITLE_NOT_RECOGNISED": (TWO, lambda gate: gate.decide(call("NOBODY"))),
+    "ADDRESS_NOT_ALLOWED": (TWO, lambda gate: gate.decide(call("MR", "192.0.2.9"))),
+    "CERTIFICATE_MISSING": (TWO, lambda gate: gate.decide(call(secure=True))),
+    "CERTIFICATE_NOT_EXPECTED": (TWO, lambda gate: gate.decide(call(certificate=CT2))),
+    "CERTIFICATE_OF_ANOTHER_PEER": (TWO, lambda gate: gate.decide(call("MR", certificate=CT1))),
+    "TLS_REQUIRED": (TWO, lambda gate: gate.decide(call())),
+    "APPLICATION_CONTEXT_NOT_SUPPORTED": (
+        TWO, lambda gate: gate.decide(replace(call("MR"), application_context="1.2\n3")),
+    ),
+    "HOST_NAME_NOT_RESOLVED": (
+        [KnownPeer("us", "US", "nowhere.invalid")], lambda gate: gate.decide(call("US")),
+    ),
+    "INTERNAL_ERROR": (TWO, lambda gate: gate.failed(call("MR"))),
+    "TOO_MANY_ASSOCIATIONS": (
+        [KnownPeer("mr", "MR", "192.0.2.1")], lambda gate: [gate.decide(call("MR")) for _ in range(5)][-1],
+    ),
+    "TOO_MANY_ASSOCIATIONS_OF_PEER": (TWO, lambda gate: [gate.decide(call("MR")) for _ in range(2)][-1]),
+}  # fmt: skip
+
+
+def test_the_table_of_rejections_names_them_all() -> None:
+    assert set(REJECTIONS) == set(PROVOKED)
+
+
+@pytest.mark.parametrize("name", REJECTIONS)
+def test_every_rejection_of_the_table_is_recorded_with_the_text_for_the_other_side(
+    tmp_path: Path, name: str
+) -> None:
+    peers, provoke = PROVOKED[name]
+    door = Door(tmp_path, peers, 4)
+    refusal = provoke(door.gate)
+    assert (refusal.name, refusal.result, refusal.source, refusal.diagnostic) == (name, *REJECTIONS[name])
+    (record,) = door.reader.refusals()
+    assert (record["subject"], record["name"], record["reason"]) == ("association", name, refusal.reason)
+    advice = record["details"]["advice"]
+    assert advice.startswith("Your system asked our DICOM node for an association, which we refused.")
+    assert re.search(r"Please|please", advice), "what to do"
+    assert "192.0.2." in advice
+    assert not re.search(r"[\x00-\x1f]", advice)
+    assert [(line["event"], line["advice"]) for line in door.lines] == [("association_rejected", advice)]
+    assert door.written.counts() == {name: 1}
+
+
+def test_an_association_of_no_use_is_recorded_with_what_was_proposed(tmp_path: Path) -> None:
+    door = Door(tmp_path, TWO, 4)
+    restricted = KnownPeer("mr", "MR", "192.0.2.1", storage_classes=("1.2",))
+    for peer in (restricted, KnownPeer("X@192.0.2.9", "X", "192.0.2.9", is_configured=False)):
+        door.gate.useless(call(peer.ae_title, peer.host), peer, ["CTImageStorage: not taken", "1.2.3: why"])
+    stranger, known = door.reader.refusals()
+    assert known["name"] == stranger["name"] == "NO_PRESENTATION_CONTEXT_ACCEPTED"
+    assert "dicom.storage_classes and peers.mr.storage_classes" in known["reason"]
+    assert "peers." not in stranger["reason"]
+    assert (known["details"]["source"], stranger["details"]["source"]) == ("mr", "")
+    assert "CTImageStorage: not taken; 1.2.3: why. Please let it send" in known["details"]["advice"]
+    assert "accepted without any presentation context" in known["details"]["advice"]
 
 
 def test_the_same_refusal_is_written_once_a_minute_and_counted_every_time(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import structlog
 
 from gateway.clock import SystemClock
 from gateway.errors import GatewayError
+from gateway.journal import Journal
 from gateway.receive.calls import Call, Node, Refusal
 from gateway.receive.tls.context import HandshakeFailed, TlsContext, peer_certificate
 from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings
 from gateway.receive.tls.source import TlsSource
+from gateway.receive.tls.watch import CertificateWatch
 from tests.certificates import Authority, Leaf, self_signed
 
 DAY_S = 24 * 3600.0
@@ -68,7 +71,11 @@ class Port:
             secure.sendall(b"hello")
 
     def names(self) -> list[str]:
-        return [refusal.name for refusal in self.refusals]
+        """In whatever order their threads came to it."""
+        return sorted(refusal.name for refusal in self.refusals)
+
+    def advice(self, name: str) -> list[str]:
+        return [refusal.advice for refusal in self.refusals if refusal.name == name]
 
 
 @contextmanager
@@ -135,10 +142,10 @@ def greeting(to: Port, leaf: Leaf | None) -> bytes:
         return b""
 
 
-def eventually(holds: Any, within_s: float = 5.0) -> None:
+def eventually(holds: Any, within_s: float = 20.0) -> None:
     deadline_s = time.monotonic() + within_s
     while not holds():
-        assert time.monotonic() < deadline_s
+        assert time.monotonic() < deadline_s, "the condition did not come true in time"
         time.sleep(0.01)
 
 
@@ -171,12 +178,13 @@ def test_certificates_that_are_wrong_are_refused_by_name(
         with port(authority.files(ours), mode) as to:
             for leaf in wrong.values():
                 assert greeting(to, leaf) == b""
-            eventually(lambda to=to: to.names() == list(wrong))
+            eventually(lambda to=to: to.names() == sorted(wrong))
+            (told,) = to.advice("CERTIFICATE_NOT_TRUSTED")
+            assert "self-signed" in told
             assert greeting(to, stranger) == b""
-            eventually(lambda to=to: to.names()[-1] == "CERTIFICATE_NOT_TRUSTED" and len(to.names()) == 4)
-            assert "self-signed" in to.refusals[1].advice
-            assert "do not know the authority" in to.refusals[-1].advice
-            assert "127.0.0.1" in to.refusals[0].advice
+            eventually(lambda to=to: to.names() == sorted([*wrong, "CERTIFICATE_NOT_TRUSTED"]))
+            assert "do not know the authority" in to.advice("CERTIFICATE_NOT_TRUSTED")[-1]
+            assert all("127.0.0.1" in refusal.advice for refusal in to.refusals)
 
 
 def test_old_versions_and_weak_suites_are_refused(authority: Authority, ours: Leaf, theirs: Leaf) -> None:
@@ -187,7 +195,7 @@ def test_old_versions_and_weak_suites_are_refused(authority: Authority, ours: Le
         assert "TLS 1.2 or 1.3" in to.refusals[0].advice
         for suite in ("AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA256", "DHE-RSA-AES128-GCM-SHA256"):
             assert "Cipher is (NONE)" in client(to, theirs, "-tls1_2", "-cipher", suite)
-        eventually(lambda: to.names()[2:] == ["TLS_NO_SHARED_CIPHER"] * 3)
+        eventually(lambda: to.names() == ["TLS_NO_SHARED_CIPHER"] * 3 + ["TLS_VERSION_TOO_OLD"] * 2)
 
 
 def test_the_suites_that_are_offered_are_those_of_the_profile(
@@ -248,12 +256,12 @@ def test_a_peer_that_does_not_trust_us_is_named(tmp_path: Path, authority: Autho
         assert "UNKNOWN_CA" in to.refusals[0].reason
         with socket.create_connection(("127.0.0.1", to.number)) as raw:
             raw.sendall(b"\x16\x03\x01")
-        eventually(lambda: to.names()[1:] == ["TLS_HANDSHAKE_BROKEN_OFF"])
+        eventually(lambda: to.names() == ["TLS_HANDSHAKE_BROKEN_OFF", "TLS_REFUSED_BY_PEER"])
 
 
 def test_a_plain_association_on_the_tls_port_is_named(authority: Authority, ours: Leaf) -> None:
     with port(authority.files(ours)) as to:
-        with socket.create_connection(("127.0.0.1", to.number), timeout=5) as raw:
+        with socket.create_connection(("127.0.0.1", to.number), timeout=20) as raw:
             raw.sendall(b"\x01\x00\x00\x00\x00\x10" + bytes(16))
             with suppress(ConnectionResetError):
                 assert raw.recv(1) == b""
@@ -266,20 +274,21 @@ def test_a_handshake_that_never_ends_is_cut_and_delays_nobody(
     authority: Authority, ours: Leaf, theirs: Leaf, drip: bool
 ) -> None:
     """One byte at a time does not help: the deadline is for the whole handshake."""
-    with port(authority.files(ours), timeout_s=1.0) as to:
+    with port(authority.files(ours), timeout_s=2.0) as to:
         began_s = time.monotonic()
-        with socket.create_connection(("127.0.0.1", to.number), timeout=0.1) as raw:
+        with socket.create_connection(("127.0.0.1", to.number), timeout=20) as raw:
             raw.sendall(b"\x16")
             assert greeting(to, theirs) == b"hello"
-            assert time.monotonic() - began_s < 0.9
-            for byte in b"\x03\x01\x02\x00" + bytes(100):
+            assert not to.refusals, "the other one still has time"
+            for byte in b"\x03\x01\x02\x00" + bytes(200):
                 if to.refusals:
                     break
                 if drip:
-                    raw.sendall(bytes([byte]))
+                    with suppress(ConnectionError):
+                        raw.sendall(bytes([byte]))
                 time.sleep(0.1)
         eventually(lambda: to.names() == ["TLS_HANDSHAKE_TIMEOUT"])
-        assert 0.9 < time.monotonic() - began_s < 2.5
+        assert 1.9 < time.monotonic() - began_s < 15
 
 
 def test_a_connection_without_a_byte_is_no_event(authority: Authority, ours: Leaf, theirs: Leaf) -> None:
@@ -334,7 +343,7 @@ def test_files_that_are_being_replaced_raise_no_alarm(
     files = TlsFiles(tmp_path / "own.pem", tmp_path / "own.key", authority.certificate)
     files.certificate.write_bytes(first.certificate.read_bytes())
     files.key.write_bytes(first.key.read_bytes())
-    clock = Clock(0)
+    clock = Clock(-3600)  # however long it takes here, the files have just been changed
     with port(files, clock=clock) as to:
         files.certificate.write_bytes(second.certificate.read_bytes())
         assert "CN = before" in client(to, theirs)
@@ -351,6 +360,44 @@ def test_files_that_are_being_replaced_raise_no_alarm(
         clock.ahead_s = 10
         to.source.refresh()
         assert to.alarms == ["TLS_FILES_UNUSABLE"]
+
+
+def test_files_in_a_folder_that_cannot_be_entered_any_more_are_an_alarm(
+    tmp_path: Path, authority: Authority, ours: Leaf
+) -> None:
+    """Neither the files nor their folder can be looked at: what was read before stays in use."""
+    folder = tmp_path / "closed" / "tls"
+    folder.mkdir(parents=True)
+    files = TlsFiles(folder / "own.pem", folder / "own.key", authority.certificate)
+    files.certificate.write_bytes(ours.certificate.read_bytes())
+    files.key.write_bytes(ours.key.read_bytes())
+    log = structlog.wrap_logger(None, processors=[lambda *_: (_ for _ in ()).throw(structlog.DropEvent)])
+    alarms: list[str] = []
+    source = TlsSource(files, "required", Clock(10), log, lambda name, _: alarms.append(name))
+    before, journal = source.context(), Journal(tmp_path / "journal.db")
+    watch = CertificateWatch({"ours": source}, dict, 0.0, journal, Clock(10), log)
+    with closing(journal):
+        with shut(folder.parent):
+            watch.look()
+            assert source.context() is before
+        assert alarms == ["TLS_FILES_UNUSABLE"]
+        assert "cannot be read: Permission denied" in watch.problem()
+        watch.look()
+        assert watch.problem() == ""
+
+
+@contextmanager
+def shut(folder: Path) -> Iterator[None]:
+    """Nobody may enter the folder, and this process is not root meanwhile."""
+    folder.chmod(0)
+    if is_root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
 
 
 def test_rsa_certificates_are_taken_and_short_ones_are_not(tmp_path: Path, authority: Authority) -> None:

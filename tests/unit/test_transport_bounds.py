@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import resource
 import select
+import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
+from pynetdicom import AE
+from pynetdicom.transport import AddressInformation
 
 from gateway.journal import Journal, JournalReader
+from gateway.receive.association.acceptance import Acceptance, Watcher
+from gateway.receive.association.acceptor import GuardedAssociation
 from gateway.receive.association.connections import Connections
+from gateway.receive.association.messages import MessageLimits
 from gateway.receive.association.wakeup import Bell, SignallingQueue, SteadyTimer
 from gateway.receive.records import Incidents, Repeats
 
@@ -53,6 +62,48 @@ def test_a_connection_with_an_association_is_never_cut() -> None:
     connections.closed(2)
     connections.closed("good")
     assert connections.count() == 0
+
+
+def test_a_connection_that_was_cut_for_crowding_ends_without_ending_another() -> None:
+    told = Told()
+    connections = Connections(100, 2, told.note)
+
+    def cut_and_end(key: int) -> None:
+        told.cut.append(key)
+        connections.ended(key, "192.0.2.1", lambda: told.cut.append(key))
+
+    for number in range(5):
+        connections.opened(number, "192.0.2.1", partial(cut_and_end, number))
+    assert told.cut == [0, 1, 2], "one for each newcomer over the limit"
+    assert len(told.crowded) == 3
+
+
+def test_associations_that_end_together_end_nobody_not_even_at_a_stop() -> None:
+    told = Told()
+    connections = Connections(100, 2, told.note)
+    for number in range(20):
+        connections.ended(number, "192.0.2.1", partial(told.cut.append, number))
+    told.open(connections, "new", "192.0.2.1")
+    told.open(connections, "newer", "192.0.2.1")
+    assert (told.cut, told.crowded) == ([], [])
+    connections.end_all()
+    assert told.cut == ["new", "newer"], "the others have an answer under way"
+    assert connections.count() == 20
+    connections.make_room()
+    assert told.cut[2:] == [0], "where descriptors are short, the oldest goes"
+    for number in range(1, 20):
+        connections.closed(number)
+    assert connections.count() == 0
+
+
+def test_connections_that_linger_count_for_the_bound_of_all() -> None:
+    told = Told()
+    connections = Connections(4, 100, told.note)
+    for number in range(4):
+        connections.ended(number, "192.0.2.1", partial(told.cut.append, number))
+    told.open(connections, "new", "192.0.2.2")
+    assert told.cut == [0]
+    assert "all connections (4)" in told.crowded[0][1]
 
 
 def test_over_all_the_busiest_address_makes_room() -> None:
@@ -136,6 +187,27 @@ def test_a_bell_wakes_a_poll_and_gives_its_descriptor_back() -> None:
     bell.close()
     bell.ring()
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_connection_for_which_descriptors_run_out_leaks_none(left: int) -> None:
+    """Each takes two besides its own: for the cut, and for the bell."""
+    nothing: Any = None
+    watcher = Watcher(nothing, nothing, nothing, nothing, nothing)
+    acceptance = Acceptance(AE("AIGW"), [], watcher, MessageLimits(1, 1, 1.0), 1.0, frozenset())
+    place = AddressInformation("127.0.0.1", 104)
+    with socket.socket() as connection:
+        before = sorted(int(each.name) for each in Path("/proc/self/fd").iterdir())
+        with socket.socket() as probe:
+            next_free = probe.fileno()
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_free + left, usual[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                GuardedAssociation(acceptance, connection, place, place)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        assert sorted(int(each.name) for each in Path("/proc/self/fd").iterdir()) == before
 
 
 def test_a_queue_tells_when_something_is_in_it() -> None:

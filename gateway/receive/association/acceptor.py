@@ -7,8 +7,10 @@ pynetdicom's own looks around every millisecond.
 from __future__ import annotations
 
 import itertools
+import queue
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -42,6 +44,7 @@ from gateway.receive.association.messages import Context, StoreReceiver
 from gateway.receive.association.violations import Violation
 from gateway.receive.association.wakeup import SignallingQueue
 from gateway.receive.association.wire import PeerSocket
+from gateway.receive.calls import KnownPeer
 
 _COMMANDS = {
     evt.EVT_C_ECHO: C_ECHO_RQ,
@@ -80,8 +83,16 @@ class GuardedAssociation(Association):
         super().__init__(ae, MODE_ACCEPTOR)
         self._acceptance = acceptance
         self._changed = threading.Event()
+        self._errands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._over = threading.Lock()
-        self.dul = UpperLayer(self, self, acceptance.limits, ae.maximum_pdu_size)
+        self._connection: socket.socket | None = connection
+        self._cut_lock = threading.Lock()  # so that no number is shut down that is somebody else's by now
+        self._scissors: socket.socket | None = connection.dup()
+        try:
+            self.dul = UpperLayer(self, self, acceptance.limits, ae.maximum_pdu_size)
+        except OSError:  # no descriptor is left, and nobody will call close()
+            self._scissors.close()
+            raise
         self.dimse.msg_queue = SignallingQueue(self.wake)
         self.acse_timeout = acceptance.association_timeout_s
         self.network_timeout = ae.network_timeout
@@ -96,11 +107,9 @@ class GuardedAssociation(Association):
             self.unbind(event, handler)
         for bound_event, bound_handler, *arguments in acceptance.handlers:
             self.bind(bound_event, bound_handler, *arguments)
-        bound = {handler[0] for handler in acceptance.handlers}
-        self._served = {command for event, command in _COMMANDS.items() if event in bound}
-        self._connection: socket.socket | None = connection
-        self._cut_lock = threading.Lock()  # so that no number is shut down that is somebody else's by now
-        self._scissors: socket.socket | None = connection.dup()
+        self._served = {_COMMANDS[event] for event, *_ in acceptance.handlers if event in _COMMANDS}
+        self.caller: KnownPeer | None = None
+        """Who it is, once it was let in."""
         self.is_requested = False
         """An A-ASSOCIATE-RQ has come."""
 
@@ -128,6 +137,11 @@ class GuardedAssociation(Association):
     def wake(self) -> None:
         """Let the thread look around."""
         self._changed.set()
+
+    def between_requests(self, errand: Callable[[], None]) -> None:
+        """Have the thread do something short when it serves no request of the peer; never, if it ends."""
+        self._errands.put(errand)
+        self.wake()
 
     # -- dul.Host -----------------------------------------------------------------------------
 
@@ -236,6 +250,7 @@ class GuardedAssociation(Association):
                 self._changed.set()  # look again afterwards
                 continue
             self._serve_message()
+            self._do_errands()
             if self._is_over():
                 self._end()
                 self.kill()
@@ -245,9 +260,14 @@ class GuardedAssociation(Association):
         context_id, message = self.dimse.get_msg(block=False)
         if message is not None and context_id is not None:
             self._serve_request(message, context_id)
-            self.dul.look()  # it may have waited for us
+            self.dul.served()
         if not self.dimse.msg_queue.empty():
             self._changed.set()
+
+    def _do_errands(self) -> None:
+        while self.dimse.msg_queue.empty() and not self._errands.empty():
+            self._errands.get_nowait()()
+            self.dul.look()  # it may have something to send
 
     def _is_over(self) -> bool:
         """The peer released or aborted, the connection is gone, or it was silent for too long."""

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _FIRST_BUFFER_BYTES, _BUFFER_BYTES = 8 << 10, 256 << 10  # before and after the association is open
 _LARGE_PDU_BYTES = 1 << 20
-_MOST_WAITING_MESSAGES = 8  # no asynchronous operations are negotiated: a peer that waits has one
 
 _READING = frozenset({AWAITING_REQUEST, ESTABLISHED, "Sta7", "Sta10", "Sta11"})
 _FROM_PRIMITIVES = frozenset({"Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
@@ -102,6 +101,12 @@ class UpperLayer(DULServiceProvider):
         """Something may have changed."""
         self._bell.ring()
 
+    def served(self) -> None:
+        """The message that was handed over last is served: read on. Meanwhile we kept the peer waiting."""
+        self._idle_timer.restart()
+        self.assoc.dimse.msg_queue.task_done()
+        self._bell.ring()
+
     def idle_left_s(self) -> float:
         """Until the peer was silent for too long; infinite in the middle of something that has limits."""
         return float("inf") if self._is_reading else self._idle_timer.remaining
@@ -124,7 +129,8 @@ class UpperLayer(DULServiceProvider):
             while not self._kill_thread:
                 self._step()
         except Exception as error:  # noqa: BLE001 - the peer gets its A-ABORT, whatever it was
-            self._fail(error)
+            self._host.failed(error)
+            self._abort(violations.REASON_NOT_SPECIFIED)
         finally:
             self._messages.close()
             self._inbound.drop()
@@ -159,7 +165,8 @@ class UpperLayer(DULServiceProvider):
         if state == CLOSING:
             self._linger()
             return
-        is_due = state in _READING and self.assoc.dimse.msg_queue.qsize() < _MOST_WAITING_MESSAGES
+        # No asynchronous operations are negotiated: one message is held in memory, waiting or being served.
+        is_due = state in _READING and not self.assoc.dimse.msg_queue.unfinished_tasks
         if is_due and (not self._inbound.is_empty or self._peer.has_decrypted):
             self._read_pdu_data()
             return
@@ -180,11 +187,6 @@ class UpperLayer(DULServiceProvider):
             self._lingering = Lingering(self._peer, self._inbound, self._bell)
         if self._lingering.is_over():
             self._peer.close()  # puts Evt17
-
-    def _fail(self, error: Exception) -> None:
-        """What should not happen: no state machine any more, but the peer gets its A-ABORT."""
-        self._host.failed(error)
-        self._abort(violations.REASON_NOT_SPECIFIED)
 
     # -- input --------------------------------------------------------------------------------
 

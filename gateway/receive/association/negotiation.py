@@ -7,7 +7,7 @@ so that it does not read and check thousands of names only to drop them; the out
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from pydicom.uid import UID
@@ -18,8 +18,9 @@ from gateway.receive.association.association_request import Proposal
 from gateway.receive.calls import KnownPeer
 from gateway.receive.text import printable
 
-_MOST_SHOWN = 20
-_BECAUSE = {3: "the SOP class is not taken", 4: "none of the transfer syntaxes is taken"}  # PS3.8 Table 9-18
+_MOST_SHOWN, _MOST_SYNTAXES_SHOWN = 5, 3
+_NO_SUCH_CLASS = 3  # result of a presentation context, PS3.8 Table 9-18
+_BECAUSE = {_NO_SUCH_CLASS: "the SOP class is not taken", 4: "none of the transfer syntaxes is taken"}
 
 
 def offer(
@@ -59,24 +60,30 @@ def requested(
     return found
 
 
-def refused(association: Association, proposals: Iterable[Proposal]) -> list[str]:
-    """A sentence for each presentation context that was not accepted, the first 20."""
+def refused(association: Association, proposals: Iterable[Proposal], contexts: Container[str]) -> list[str]:
+    """Why presentation contexts were not accepted, the first five; ``contexts`` are those of any peer."""
     syntaxes = {each.context_id: each.transfer_syntaxes for each in proposals}
-    return [
-        f"{_named(each.abstract_syntax)} with "
-        f"{', '.join(map(_named, syntaxes.get(each.context_id or 0, ())))}: "
-        f"{_BECAUSE.get(each.result or 0, 'the roles do not fit')}"
-        for each in association.rejected_contexts[:_MOST_SHOWN]
+    rejected = association.rejected_contexts
+    sentences = [
+        f"{_named(each.abstract_syntax)} with {_list(syntaxes.get(each.context_id or 0, ()))}: "
+        f"{_why(each, contexts)}"
+        for each in rejected[:_MOST_SHOWN]
     ]
+    more = len(rejected) - _MOST_SHOWN
+    return [*sentences, f"and {more} more"] if more > 0 else sentences
 
 
-def none_accepted(source: str, sentences: Sequence[str]) -> str:
-    """Why an association is of no use, and what to do."""
-    first = f" The first: {sentences[0]}." if sentences else ""
-    return (
-        f"{source} proposed presentation contexts of which we take none: compare the SOP classes and "
-        f"transfer syntaxes with dicom.storage_classes and peers.{source}.storage_classes.{first}"
-    )
+def _why(context: PresentationContext, contexts: Container[str]) -> str:
+    because = _BECAUSE.get(context.result or 0, "the roles do not fit")
+    if context.result == _NO_SUCH_CLASS and str(context.abstract_syntax) in contexts:
+        return f"{because} from this system"
+    return because
+
+
+def _list(syntaxes: Sequence[str]) -> str:
+    shown = ", ".join(map(_named, syntaxes[:_MOST_SYNTAXES_SHOWN]))
+    more = len(syntaxes) - _MOST_SYNTAXES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _choose(ours: Sequence[str], proposed: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from gateway.errors import GatewayError
@@ -78,12 +79,8 @@ def file_problems(files: TlsFiles) -> list[tuple[str, str]]:
         found.append(("key", f"{files.key} is encrypted; nobody is there to type its password at the start"))
     except (ValueError, UnsupportedAlgorithm):
         found.append(("key", f"{files.key} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"))
-    if chain and key is not None:
-        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if key.public_bytes(*form) != chain[0].public_key().public_bytes(*form):
-            found.append(
-                ("key", f"{files.key} is not the key of the first certificate in {files.certificate}")
-            )
+    if chain and key is not None and _encoded(key) != _public_key(chain[0]):
+        found.append(("key", f"{files.key} is not the key of the first certificate in {files.certificate}"))
     return found
 
 
@@ -144,9 +141,9 @@ def read_state(files: TlsFiles) -> TlsState:
     try:
         ours = read_pem(files.certificate)
         authorities = read_pem(files.authorities) if files.authorities else ()
+        return TlsState(facts(ours[0]), tuple(_by_end(authorities)))
     except (OSError, ValueError) as error:
         raise _unusable(files, f"{files.certificate} or {files.authorities} cannot be read") from error
-    return TlsState(facts(ours[0]), tuple(_by_end(authorities)))
 
 
 def stamp_of(files: TlsFiles) -> tuple[tuple[int, ...], ...]:
@@ -163,7 +160,11 @@ def _changed_s(path: Path) -> float:
     try:
         return path.stat().st_ctime
     except OSError:
-        return path.parent.stat().st_mtime if path.parent.exists() else 0.0
+        pass
+    try:
+        return path.parent.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -172,6 +173,18 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _public_key(certificate: x509.Certificate) -> bytes | None:
+    """None for one of a kind that cannot be read."""
+    try:
+        return _encoded(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def _encoded(key: CertificatePublicKeyTypes | PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _by_end(certificates: Sequence[x509.Certificate]) -> list[PeerCertificate]:
