@@ -48,13 +48,12 @@ format: setup  ## Put the code in shape
 
 soak: setup test-tools  ## The kill tests, many more times (about two hours)
 	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash
-	AIGW_HOSTILE_CYCLES=10000 AIGW_FUZZ_STREAMS=20000 AIGW_FUZZ_EXAMPLES=20000 \
+	AIGW_HOSTILE_CYCLES=10000 AIGW_FUZZ_STREAMS=20000 AIGW_FUZZ_STORES=20000 AIGW_FUZZ_EXAMPLES=20000 \
 	  $(BIN)/pytest tests/hostile tests/fuzz --timeout 7200
 	$(MAKE) fuzz
 
 fuzz: setup  ## Coverage-guided fuzzing of every reader of hostile bytes, FUZZ_SECONDS each
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group fuzz
-	set -e; for target in tags messages association_request command_set part10 multipart; do \
+	set -e; targets=$$($(BIN)/python -m tests.fuzz.coverage_guided); for target in $$targets; do \
 	  $(BIN)/python -m tests.fuzz.coverage_guided $$target -max_total_time=$(FUZZ_SECONDS); done
 
 dice: setup  ## Measure ct-tissue against the reference labels in $(DATA)

@@ -40,7 +40,7 @@ def make_app(
     reach it through the name system (DNS rebinding).
     """
 
-    def live(_: Request) -> Response:
+    async def live(_: Request) -> Response:  # in no thread: those may all be busy with the other answers
         return JSONResponse({"status": "alive"})
 
     def ready(_: Request) -> Response:

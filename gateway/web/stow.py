@@ -20,6 +20,7 @@ from gateway.receive.stow.request import StoreHead, StowRefused
 from gateway.receive.stow.response import Answer, refuse
 from gateway.receive.stow.service import StowService
 from gateway.receive.stow.store import StoreRequest
+from gateway.web.connections import LET_IN
 
 T = TypeVar("T")
 
@@ -60,7 +61,11 @@ class StowEndpoint:
         except StowRefused as refusal:
             await _answer(refuse(refusal), receive, send, is_read=False)
             return
-        answer, is_read = await self._store(request, head, receive)
+        scope["state"][LET_IN] = True
+        try:
+            answer, is_read = await self._store(request, head, receive)
+        finally:
+            scope["state"][LET_IN] = False
         if answer is not None:
             await _answer(answer, receive, send, is_read=is_read)
 

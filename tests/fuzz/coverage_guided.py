@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of a reader with Atheris (libFuzzer), for ``make fuzz`` and ``make soak``.
 
-``python -m tests.fuzz.coverage_guided TARGET [libFuzzer options]``, for example ``-max_total_time=300``.
-The corpus grows in ``.fuzz/TARGET``; an input that breaks a reader is written to ``.fuzz/`` and the
-exit code is not 0. Atheris is optional: ``pip install --group fuzz``.
+``python -m tests.fuzz.coverage_guided TARGET [libFuzzer options]``, for example ``-max_total_time=300``;
+without a target it prints the names of all. The corpus grows in ``.fuzz/TARGET``; an input that breaks a
+reader is written to ``.fuzz/`` and the exit code is not 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 try:
     import atheris
 except ImportError:
-    sys.exit("Atheris is not installed: pip install --group fuzz (Linux, Python 3.11 to 3.13).")
+    sys.exit("There is no Atheris for this machine: it needs Linux on x86-64 and Python 3.11 to 3.13.")
 
 with atheris.instrument_imports(include=["gateway.receive", "ai.source"]):
     from tests.fuzz import targets
@@ -26,8 +26,9 @@ CORPUS = Path(".fuzz")
 
 def main(arguments: list[str]) -> None:
     """Fuzz one target until the time is over or a bug is found."""
-    if not arguments or arguments[0] not in targets.TARGETS:
-        sys.exit(f"Name a target: {', '.join(targets.TARGETS)}.")
+    if not arguments:
+        sys.stdout.write("\n".join(targets.TARGETS) + "\n")
+        return
     target = arguments[0]
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +14,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from gateway.receive.commitment.codec import write_report
 from tests.builders import ct_series
 from tests.fuzz.targets import BOUNDARY, SYNTAXES
 from tests.hostile import wire
@@ -81,6 +84,48 @@ def multiparts() -> tuple[bytes, ...]:
     return (part * 2 + end, b"before\r\n" + odd + part + end + b"after")
 
 
+@cache
+def connections() -> tuple[bytes, ...]:
+    """From the first byte to the last: association, messages, release or abort."""
+    request = wire.associate_rq()
+    store, *_ = streams()
+    return (
+        request + store + wire.message(3, wire.c_echo_rq(2)) + wire.release_rq(),
+        request + wire.message(3, wire.c_echo_rq()) + wire.abort(),
+        request + wire.p_data(wire.pdv(1, wire.COMMAND, wire.c_store_rq(b"1.2.3")[:30])) + wire.release_rq(),
+        wire.abort(),
+    )
+
+
+@cache
+def commitments() -> dict[bool, tuple[bytes, ...]]:
+    """Whether they are in Explicit VR → requests for storage commitment."""
+    references = [("1.2.840.10008.5.1.4.1.1.2", f"1.2.3.{number}") for number in range(4)]
+    return {
+        explicit_vr: (
+            write_report("1.2.3.4", references, [], explicit_vr=explicit_vr),
+            write_report("1.2.3.4", references[:1], [(*references[1], 0x0110)], explicit_vr=explicit_vr),
+        )
+        for explicit_vr in (True, False)
+    }
+
+
+@cache
+def gzips() -> tuple[bytes, ...]:
+    """gzip streams: dynamic, stored and fixed blocks, and a header with a name (RFC 1952 2.3)."""
+    named = zlib.compressobj(wbits=-15)
+    head = b"\x1f\x8b\x08\x08" + bytes(4) + b"\0\xff" + b"name\0"
+    body = named.compress(b"x" * 50) + named.flush()
+    tail = zlib.crc32(b"x" * 50).to_bytes(4, "little") + (50).to_bytes(4, "little")
+    return (
+        gzip.compress(multiparts()[0], mtime=0),
+        gzip.compress(bytes(range(256)) * 3, compresslevel=0, mtime=0),
+        gzip.compress(bytes(300_000), mtime=0),
+        gzip.compress(b"", mtime=0),
+        head + body + tail,
+    )
+
+
 def of(target: str) -> tuple[bytes, ...]:
     """Seeds of a target of the coverage-guided loop."""
     requests = (wire.associate_rq()[6:], wire.associate_rq([wire.Context(1, wire.CT)] * 3)[6:])
@@ -90,7 +135,10 @@ def of(target: str) -> tuple[bytes, ...]:
         "tags": tuple(by_syntax),
         "association_request": requests,
         "command_set": commands,
+        "pdu": connections(),
         "messages": streams(),
+        "commitment": tuple(bytes([vr]) + each for vr, found in commitments().items() for each in found),
+        "gzip": gzips(),
         "part10": files(),
         "multipart": multiparts(),
     }[target]

@@ -6,10 +6,12 @@ Each is called by property tests (test_fuzz_readers.py) and by the coverage-guid
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import time
 import tracemalloc
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -21,13 +23,18 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from gateway.errors import Rejected
 from gateway.header import InstanceHeader
 from gateway.receive.association.association_request import read_association_request
-from gateway.receive.association.commands import Command, encode_response, parse_command
+from gateway.receive.association.commands import encode_response, parse_command
 from gateway.receive.association.inbound import Inbound, Interrupted
-from gateway.receive.association.messages import Answer, Context, MessageLimits, Messages
+from gateway.receive.association.messages import MessageLimits, Messages
 from gateway.receive.association.violations import Violation
+from gateway.receive.commitment.codec import Request, read_request, write_report
+from gateway.receive.stow.inflate import Inflater
 from gateway.receive.stow.multipart import MultipartError, MultipartLimits, MultipartParser
 from gateway.receive.stow.part10_stream import Part10Reader
+from gateway.receive.stow.request import StowRefused
 from gateway.receive.tags import read_header
+from gateway.uids import is_uid
+from tests.fuzz.upper_layer import Party, Pieces, read_pdus
 from tests.hostile import wire
 
 SYNTAXES: tuple[UID, ...] = (
@@ -117,6 +124,30 @@ def association_request(data: bytes) -> None:
             _check(violation.name, violation.reason)
 
 
+def pdus(stream: bytes, pieces: Sequence[int] = (65536,)) -> list[object]:
+    """A connection from its first byte through our upper layer; everything that happened, in order."""
+    with bounded(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        events, violation = read_pdus(stream, pieces)
+    if violation is not None:
+        _check(violation.name, violation.reason)
+    return events
+
+
+def commitment(data: bytes, *, explicit_vr: bool, memory_bytes: int | None = None) -> Request | None:
+    """A request for storage commitment: Rejected, or one that the report on it repeats."""
+    with bounded(memory_bytes):
+        try:
+            request = read_request(data, explicit_vr=explicit_vr)
+        except Rejected as rejection:
+            _check(rejection.name, rejection.reason, rejection.dimse_status in (0x0115, 0x0213))
+            return None
+    assert all(is_uid(uid) for reference in request.references for uid in reference)
+    report = write_report(request.transaction_uid, request.references, [], explicit_vr=explicit_vr)
+    assert read_request(report, explicit_vr=explicit_vr) == request
+    return request
+
+
 def command_set(data: bytes) -> None:
     """A command set: ValueError, or something that can be answered within the limits of an answer."""
     try:
@@ -130,71 +161,10 @@ def command_set(data: bytes) -> None:
     assert all(len(value) <= 64 for value in answered.values())
 
 
-class _Receiver:
-    """Remembers what became of one C-STORE."""
-
-    def __init__(self, events: list[object]) -> None:
-        self.events = events
-        self.data = bytearray()
-        self.ends = 0
-
-    def write(self, *chunks: memoryview) -> None:
-        assert not self.ends, "data came after the end"
-        for chunk in chunks:
-            self.data += chunk
-
-    def finish(self) -> Answer:
-        self.ends += 1
-        self.events.append(("stored", bytes(self.data)))
-        return Answer(0)
-
-    def discard(self) -> None:
-        self.ends += 1
-        self.events.append("discarded")  # how much of it had been handed on by then, depends on the cut
-
-
-class _Party:
-    """Contexts 1 (storage) and 3 (verification); keeps everything that happens."""
-
-    def __init__(self) -> None:
-        self.events: list[object] = []
-        self.receivers: list[_Receiver] = []
-
-    def context(self, context_id: int) -> Context | None:
-        known = {1: wire.CT, 3: wire.VERIFICATION}.get(context_id)
-        return None if known is None else Context(context_id, known.decode(), wire.EXPLICIT.decode())
-
-    def begin_store(self, context: Context, request: Command) -> _Receiver:
-        self.events.append(("store", context.id, request))
-        self.receivers.append(_Receiver(self.events))
-        return self.receivers[-1]
-
-    def takes(self, context: Context, request: Command) -> bool:  # noqa: ARG002
-        return context.id == 3
-
-    def forward(self, context_id: int, control: int, fragment: bytes) -> None:
-        # Their cut follows the wire, not what was read at once.
-        self.events.append(("forward", context_id, control, fragment))
-
-    def respond(self, p_data: bytes) -> None:
-        self.events.append(("respond", p_data))
-
-
 def messages(stream: bytes, pieces: Sequence[int] = (65536,)) -> list[object]:
     """P-DATA-TF PDUs as they come, cut into ``pieces``; everything that happened, in order."""
-    party, at, turn = _Party(), 0, 0
-
-    def receive_into(view: memoryview) -> int:
-        nonlocal at, turn
-        if at >= len(stream):
-            raise ConnectionResetError
-        count = min(max(pieces[turn % len(pieces)], 1), len(view), len(stream) - at)
-        turn += 1
-        view[:count] = stream[at : at + count]
-        at += count
-        return count
-
-    inbound = Inbound(receive_into, lambda: False, 8192)
+    party = Party()
+    inbound = Inbound(Pieces(stream, pieces).receive_into, lambda: False, 8192)
     reader = Messages(inbound, party, MessageLimits(store_bytes=1 << 20, other_bytes=1 << 16, stall_s=60))
     with bounded():
         try:
@@ -223,6 +193,23 @@ def part10(data: bytes, pieces: Sequence[int] = (65536,)) -> tuple[object, bytes
     except Rejected as rejection:
         _check(rejection.name, rejection.reason, rejection.dimse_status == 0xC000)
         return rejection.name, b""
+
+
+def gzip(data: bytes, pieces: Sequence[int] = (65536,)) -> tuple[str, str]:
+    """A gzip stream: how it ended, and the digest of what it holds; zlib says the same of it."""
+    inflater, digest = Inflater(), hashlib.sha256()
+    with bounded():
+        try:
+            for piece in cut(data, pieces):
+                for inflated in inflater.feed(piece):
+                    assert 0 < len(inflated) <= 1 << 18
+                    digest.update(inflated)
+            inflater.finish()
+        except StowRefused as refusal:
+            _check(refusal.name, refusal.reason, refusal.status in (400, 413))
+            return refusal.name, ""
+    assert digest.digest() == hashlib.sha256(zlib.decompress(data, 31)).digest()
+    return "complete", digest.hexdigest()
 
 
 def multipart(data: bytes, pieces: Sequence[int] = (65536,)) -> tuple[str, bytes, int]:
@@ -264,6 +251,19 @@ def _messages(data: bytes) -> None:
     assert messages(data) == messages(data, (1, 3, 700))
 
 
+def _pdus(data: bytes) -> None:
+    assert pdus(data) == pdus(data, (1, 5, 900))
+
+
+def _commitment(data: bytes) -> None:
+    if data:
+        commitment(data[1:], explicit_vr=bool(data[0] & 1))
+
+
+def _gzip(data: bytes) -> None:
+    assert gzip(data) == gzip(data, (1, 9, 200))
+
+
 def _part10(data: bytes) -> None:
     assert part10(data) == part10(data, (1, 100))
 
@@ -276,7 +276,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tags": _tags,
     "association_request": association_request,
     "command_set": command_set,
+    "pdu": _pdus,
     "messages": _messages,
+    "commitment": _commitment,
+    "gzip": _gzip,
     "part10": _part10,
     "multipart": _multipart,
 }

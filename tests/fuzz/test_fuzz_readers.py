@@ -23,6 +23,11 @@ def test_the_seeds_are_read() -> None:
     assert stored == [("stored", seeds.data_sets()[targets.SYNTAXES[0]][0])]
     assert targets.part10(seeds.files()[0])[1]
     assert [targets.multipart(each)[0] for each in seeds.multiparts()] == ["complete", "complete"]
+    assert {targets.gzip(each)[0] for each in seeds.gzips()} == {"complete"}
+    for explicit_vr, each in seeds.commitments().items():
+        assert all(targets.commitment(data, explicit_vr=explicit_vr) for data in each)
+    happened = targets.pdus(seeds.connections()[0])
+    assert [event[0] for event in happened] == ["Evt6", "store", "stored", "respond", "Evt12", 3]  # type: ignore[index]
 
 
 @fuzzed
@@ -51,6 +56,27 @@ def test_a_damaged_association_request_is_a_violation_or_right(data: bytes) -> N
 @given(damaged(seeds.of("command_set")))
 def test_a_damaged_command_set_is_an_error_or_can_be_answered(data: bytes) -> None:
     targets.command_set(data)
+
+
+@fuzzed
+@given(damaged(seeds.connections()), PIECES)
+def test_a_damaged_connection_means_the_same_however_it_is_cut(stream: bytes, pieces: list[int]) -> None:
+    assert targets.pdus(stream) == targets.pdus(stream, pieces)
+
+
+@pytest.mark.parametrize("explicit_vr", [True, False])
+@fuzzed
+@given(data=st.data())
+def test_a_damaged_commitment_request_is_rejected_or_repeated_in_its_report(
+    data: st.DataObject, explicit_vr: bool
+) -> None:
+    targets.commitment(data.draw(damaged(seeds.commitments()[explicit_vr])), explicit_vr=explicit_vr)
+
+
+@fuzzed
+@given(damaged(seeds.gzips()), PIECES)
+def test_a_damaged_gzip_stream_means_the_same_however_it_is_cut(data: bytes, pieces: list[int]) -> None:
+    assert targets.gzip(data) == targets.gzip(data, pieces)
 
 
 @fuzzed

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,13 @@ def rejections(server: StowServer) -> list[str]:
 
 def stored_uids(reply: Reply) -> list[str]:
     return [item.ReferencedSOPInstanceUID for item in reply.data_set.get("ReferencedSOPSequence", [])]
+
+
+def comments(reply: Reply) -> list[str]:
+    """Names in the Error Comments of an answer: of the request, of instances that failed, of other parts."""
+    found = [reply.json["00000902"]] if "00000902" in reply.json else []
+    items = (item for tag in ("00081198", "0008119A") for item in reply.json.get(tag, {}).get("Value", []))
+    return [each["Value"][0].partition(":")[0] for each in (*found, *(item["00000902"] for item in items))]
 
 
 def slowly(*pieces: bytes) -> Iterator[bytes]:
@@ -258,8 +265,10 @@ def test_what_came_before_a_break_stays(server: StowServer, series: list[Dataset
     reply = server.post(multipart([part10(each) for each in series])[:-40])
     assert reply.status == 400
     assert stored_uids(reply) == [each.SOPInstanceUID for each in series[:2]]
-    assert reply.json["00000902"]["Value"][0].startswith("TRUNCATED_MESSAGE: ")
-    assert "2 instances of the request were stored before" in server.notes[0][1]
+    assert comments(reply) == ["TRUNCATED_MESSAGE", "INCOMPLETE"]
+    failed = reply.data_set.FailedSOPSequence[0]
+    assert (failed.ReferencedSOPInstanceUID, failed.FailureReason) == (series[2].SOPInstanceUID, 0x0110)
+    assert "2 instances of the request were stored before and stay, 1 failed" in server.notes[0][1]
     assert set(server.rows()) == set(stored_uids(reply))
     assert len(server.files()) == 2
 
@@ -333,7 +342,7 @@ def test_a_gzip_bomb_is_refused_with_flat_memory(server: StowServer) -> None:
 
     before = psutil.Process().memory_info().rss
     reply = server.post(b"".join(bomb()), {"Content-Encoding": "gzip"})
-    assert (reply.status, reply.json["name"]) == (413, "GZIP_BOMB")
+    assert (reply.status, comments(reply)) == (413, ["GZIP_BOMB", "NOT_PART_10"])
     assert psutil.Process().memory_info().rss - before < 64 << 20
     assert server.files() == []
 
@@ -429,6 +438,69 @@ def test_idle_connections_keep_nobody_out(server: StowServer, monkeypatch: pytes
             connection.close()
     finally:
         for each in idle:
+            each.close()
+
+
+def is_alive(server: StowServer) -> bool:
+    """Whether a new client is served at once."""
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)) as connection:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == 200
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the server has ended a connection, after whatever it had to say."""
+    connection.settimeout(15)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+REFUSED = b"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n"
+UNREAD = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20_000
+
+
+@pytest.mark.parametrize("words", [REFUSED, UNREAD], ids=["never send the body", "never read the answers"])
+def test_strangers_who_stay_after_their_answer_keep_nobody_out(
+    server: StowServer, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    monkeypatch.setattr("gateway.web.connections.MAX_CONNECTIONS", 10)
+    monkeypatch.setattr("gateway.web.stow._LINGER_S", 60.0)
+    strangers = []
+    try:
+        for _ in range(10):
+            strangers.append(socket.create_connection(("127.0.0.1", server.port), timeout=0.5))
+            with suppress(TimeoutError):
+                strangers[-1].sendall(words)
+        assert strangers[-1].recv(12, socket.MSG_PEEK) in (b"HTTP/1.1 401", b"HTTP/1.1 404")
+        assert all(is_alive(server) for _ in range(20))
+        assert gone(strangers[0])
+    finally:
+        for each in strangers:
+            each.close()
+
+
+def test_an_address_that_crowds_in_takes_places_from_itself_only(
+    server: StowServer, monkeypatch: pytest.MonkeyPatch, series: list[Dataset]
+) -> None:
+    monkeypatch.setattr("gateway.web.connections.MAX_CONNECTIONS_PER_ADDRESS", 8)
+    body = multipart([part10(series[0])])
+    other = socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.9", 0))
+    with other, begin(server, len(body)) as storing:
+        eventually(lambda: server.requests.count("vna") == 1)
+        crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
+        assert all(gone(each) for each in crowd[:22])
+        assert is_alive(server)
+        other.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert other.recv(12) == b"HTTP/1.1 200"
+        storing.sendall(body)  # who was let in makes room for nobody
+        assert storing.recv(12) == b"HTTP/1.1 200"
+        for each in crowd:
             each.close()
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
+import sqlite3
+import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
+from requests import Session
 
 from gateway.journal import JournalReader
 from tests.builders import ct_series
 from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.orthanc import Orthanc
+from tests.peers import encoded
 from tests.ports import free_port
 from tests.stow import AUTHORIZATION, BOUNDARY, CONTENT_TYPE, TOKEN, multipart, part10, post
 
@@ -70,6 +79,56 @@ def test_a_series_that_is_stored_over_http_is_complete_only_when_the_request_is(
     assert replies[0].status == 200
     wait_until(lambda: (only_series(node) or (0, ""))[1] != "receiving", 30, "the series to be complete")
     assert (only_series(node) or (0, ""))[0] == 6
+
+
+def are_stored(node: GatewayProcess, series: list[Dataset]) -> None:
+    """Each instance is in the journal with the SHA-256 of the data set that was sent."""
+    sent = {each.SOPInstanceUID: hashlib.sha256(encoded(each)).hexdigest() for each in series}
+    with closing(sqlite3.connect(f"file:{node.data / 'journal.db'}?mode=ro", uri=True)) as journal:
+        stored = dict(journal.execute("SELECT sop_instance_uid, digest FROM instance"))
+    assert sent.items() <= stored.items()
+
+
+def test_dicomweb_client_stores_in_the_node(node: GatewayProcess) -> None:
+    series = ct_series((12, 64, 64), seed=31)
+    for each in series:
+        each.preamble = bytes(128)
+    session = Session()
+    session.headers.update(AUTHORIZATION)
+    client = DICOMwebClient(
+        f"http://127.0.0.1:{node.http_port}/dicom-web", session=session, chunk_size=50_000
+    )
+    answer = client.store_instances(series, study_instance_uid=series[0].StudyInstanceUID)
+    assert len(answer.ReferencedSOPSequence) == len(series)
+    are_stored(node, series)
+
+
+def test_curl_stores_in_the_node(node: GatewayProcess, tmp_path: Path) -> None:
+    series = ct_series((12, 64, 64), seed=32)
+    body = tmp_path / "body"
+    body.write_bytes(multipart([part10(each) for each in series]))
+    headers = [word for name, value in STORED.items() for word in ("-H", f"{name}: {value}")]
+    command = ["curl", "-sS", "-w", "%{http_code}", "-o", str(tmp_path / "answer"), *headers]
+    command += ["--data-binary", f"@{body}", f"http://127.0.0.1:{node.http_port}/dicom-web/studies"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "200"
+    are_stored(node, series)
+
+
+def test_orthanc_stores_in_the_node(node: GatewayProcess, tmp_path: Path) -> None:
+    series = ct_series((12, 64, 64), seed=33)
+    with Orthanc(tmp_path / "orthanc") as pacs:
+        for each in series:
+            pacs.store(part10(each))
+
+        def call(method: str, path: str, body: object) -> None:
+            url = f"http://127.0.0.1:{pacs.http_port}{path}"
+            request = urllib.request.Request(url, json.dumps(body).encode(), method=method)
+            urllib.request.urlopen(request, timeout=60).close()  # noqa: S310 - loopback http
+
+        url = f"http://127.0.0.1:{node.http_port}/dicom-web/"
+        call("PUT", "/dicom-web/servers/aigw", {"Url": url, "HttpHeaders": AUTHORIZATION})
+        call("POST", "/dicom-web/servers/aigw/stow", {"Resources": pacs.get("/studies"), "Synchronous": True})
+    are_stored(node, series)
 
 
 def test_refusals_are_seen_and_secrets_are_not(node: GatewayProcess) -> None:

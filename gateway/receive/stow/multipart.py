@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gateway.receive.stow.multipart_header import MediaType, MultipartError, parse_fields, parse_media_type
-from gateway.receive.text import printable
 
 __all__ = [
     "MultipartError",
@@ -77,8 +76,8 @@ def boundary_of(content_type: MediaType) -> bytes:
     if _BOUNDARY.fullmatch(boundary) is None:
         raise MultipartError(
             "BOUNDARY_INVALID",
-            f"'{printable(boundary)}' is no boundary: it has up to 128 of the characters of "
-            "RFC 2046 5.1.1 and no space at the end.",
+            "The boundary in Content-Type is none: it has up to 128 of the characters of RFC 2046 5.1.1 and "
+            "no space at the end.",
         )
     return boundary.encode("ascii")
 

@@ -1,4 +1,7 @@
-"""Header fields of a request and of its parts: media types and header blocks, within bounds."""
+"""Header fields of a request and of its parts: media types and header blocks, within bounds.
+
+No error quotes what was received: a file name in it is often the name of a patient.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.errors import GatewayError
-from gateway.receive.text import printable
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TYPE = re.compile(rf"[ \t]*({_NAME}/{_NAME})[ \t]*")
@@ -37,22 +39,19 @@ def parse_media_type(text: str) -> MediaType:
     """A Content-Type value (RFC 9110 8.3.1). Raises MultipartError (MEDIA_TYPE_MALFORMED)."""
     found = _TYPE.match(text)
     if found is None or len(text) > 1024:
-        raise _malformed(text)
+        raise _malformed()
     parameters: dict[str, str] = {}
     at = found.end()
     while at < len(text):
         parameter = _PARAMETER.match(text, at)
         if parameter is None:
-            raise _malformed(text)
+            raise _malformed()
         at = parameter.end()
         name, plain, quoted = parameter.groups()
         if name is None:  # "type;" and "type; ; a=b" are around
             continue
         if name.lower() in parameters:
-            raise MultipartError(
-                "MEDIA_TYPE_MALFORMED",
-                f"Content-Type has the parameter {printable(name.lower())} twice: send one.",
-            )
+            raise MultipartError("MEDIA_TYPE_MALFORMED", "Content-Type has a parameter twice: send it once.")
         parameters[name.lower()] = plain if quoted is None else _ESCAPED.sub(r"\1", quoted)
     return MediaType(found.group(1).lower(), parameters)
 
@@ -82,17 +81,20 @@ def parse_fields(block: bytes) -> dict[str, str]:
         PART_HEADER_MALFORMED: a line is no field, a name comes twice, or there are more than 32.
     """
     fields: dict[str, str] = {}
-    for line in _unfolded(block):
+    for number, line in enumerate(_unfolded(block), start=1):
         name, colon, value = line.partition(":")
         if not colon or _FIELD_NAME.fullmatch(name) is None or _CONTROL.search(value):
             raise MultipartError(
-                "PART_HEADER_MALFORMED", f"'{printable(line)}' is no header field of a part."
+                "PART_HEADER_MALFORMED",
+                f"Field {number} of the header of a part is not 'Name: value': send Content-Type and then an "
+                "empty line.",
             )
         name = name.lower()
         if name in fields or len(fields) == _MOST_FIELDS:
             raise MultipartError(
                 "PART_HEADER_MALFORMED",
-                f"The header of a part has {printable(name)} twice, or more than {_MOST_FIELDS} fields.",
+                f"The header of a part has a field twice, or more than {_MOST_FIELDS} fields: send "
+                "Content-Type only.",
             )
         fields[name] = value.strip(" \t")
     return fields
@@ -111,5 +113,8 @@ def _unfolded(block: bytes) -> Iterator[str]:
         yield line
 
 
-def _malformed(text: str) -> MultipartError:
-    return MultipartError("MEDIA_TYPE_MALFORMED", f"'{printable(text)}' is no media type (RFC 9110 8.3.1).")
+def _malformed() -> MultipartError:
+    return MultipartError(
+        "MEDIA_TYPE_MALFORMED",
+        "A Content-Type, or its parameter type, is no media type (RFC 9110 8.3.1): send application/dicom.",
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.errors import GatewayError
 from gateway.receive.stow.multipart import boundary_of
 from gateway.receive.stow.multipart_header import MultipartError, accepts_json, parse_media_type
-from gateway.receive.text import printable, uid_text
+from gateway.receive.text import uid_text
 from gateway.uids import is_uid
 
 DICOM = "application/dicom"
@@ -110,7 +110,11 @@ def check_media_type(name: str) -> None:
             "files (application/dicom).",
             415,
         )
-    raise StowRefused("MEDIA_TYPE_REFUSED", f"'{printable(name)}' is not taken: send application/dicom.", 415)
+    raise StowRefused(
+        "MEDIA_TYPE_REFUSED",
+        "A Content-Type is not that of DICOM files: send application/dicom.",
+        415,
+    )
 
 
 def _boundary(head: StoreHead) -> bytes | None:
@@ -135,9 +139,7 @@ def _is_gzip(head: StoreHead) -> bool:
     if text in ("identity", "gzip", "x-gzip"):
         return text != "identity"
     raise StowRefused(
-        "CONTENT_ENCODING_REFUSED",
-        f"Content-Encoding '{printable(text)}' is not taken: send gzip or none.",
-        415,
+        "CONTENT_ENCODING_REFUSED", "This Content-Encoding is not taken: send gzip or none.", 415
     )
 
 

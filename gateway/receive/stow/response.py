@@ -5,7 +5,7 @@ We have no Retrieve transaction, so Retrieve URL, which is of type 2, is always 
 Warning Reason is B111 for an instance whose UID was known with other bytes: both are kept, the first one
 stays in use. No code of PS3.18 I.2.1 says so, and further ones are allowed; this one is of the class of
 warnings (Bxxx), after 0111, Duplicate SOP Instance (PS3.7 C.5.3). Failure Reasons are those of PS3.18 I.2.2,
-and 0111 where admission.duplicates is ``refuse``.
+and 0111 for a duplicate that is refused.
 Error Comment (0000,0902) says what the codes cannot; a reader that does not know it passes over it.
 """
 

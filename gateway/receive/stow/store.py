@@ -21,6 +21,7 @@ from gateway.receive.stow.request import RETRY_AFTER_S, Body, StowLimits, StowRe
 from gateway.receive.stow.response import PROCESSING_FAILURE, Answer, Failed, Stored, respond
 
 _MOST_NOTES = 10
+_INCOMPLETE = Rejected("INCOMPLETE", "The request ended in this part: send it again.", PROCESSING_FAILURE)
 
 
 class StoreRequest:
@@ -80,8 +81,7 @@ class StoreRequest:
             if self._inflater is not None:
                 self._inflater.finish()
             if self._parser is None:
-                if self._part is not None:
-                    self._end_part()
+                self._end_part()
                 return
             try:
                 self._parser.finish()
@@ -93,16 +93,16 @@ class StoreRequest:
         return respond(self.stored, self.failed, error)
 
     def close(self) -> None:
-        """End it: keep nothing of a part that is not complete. Waits for a call that is under way."""
+        """End it: a part that is not complete has failed. Waits for a call that is under way."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            if self._part is not None:
-                self._part.discard()
-                self._part = None
-            self._note_the_others()
-        self._on_close(self)
+            try:
+                self._fail_part(_INCOMPLETE)
+                self._note_the_others()
+            finally:
+                self._on_close(self)
 
     # -- body ---------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class StoreRequest:
 
     def _take(self, piece: bytes) -> None:
         if self._parser is None:  # one file, without parts
-            if self._part is None:
+            if self._part is None and not self.failed:
                 self._begin_part({})
             self._write(piece)
             return
@@ -131,25 +131,48 @@ class StoreRequest:
 
     def _begin_part(self, fields: Mapping[str, str]) -> None:
         self._part = Part(self._admission, self._taken, self._note)
-        self._part.begin(fields)
+        with self._failing():
+            self._part.begin(fields)
 
     def _write(self, data: memoryview | bytes) -> None:
-        part = self._part
-        if part is not None and part.failure is None:
-            with self._named(part):
-                part.write(data)
+        if self._part is not None:
+            with self._failing():
+                self._part.write(data)
 
     def _end_part(self) -> None:
+        if self._part is not None:
+            with self._failing():
+                self.stored.append(self._part.finish())
+                self._part = None
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What goes wrong with a part is its failure; what would stop every part ends the request (503)."""
+        try:
+            yield
+        except Exception as error:
+            rejection = self._named(error)
+            self._fail_part(rejection)
+            if isinstance(rejection, OutOfResources):
+                raise unavailable(rejection) from error
+
+    def _fail_part(self, rejection: Rejected) -> None:
         part, self._part = self._part, None
-        if part is None:
-            return
-        if part.failure is None:
-            with self._named(part):
-                part.finish()
-        if part.failure is not None:
-            self.failed.append(part.failure)
-        elif part.stored is not None:
-            self.stored.append(part.stored)
+        if part is not None:
+            self.failed.append(part.failed(rejection))
+
+    def _named(self, error: Exception) -> Rejected:
+        if isinstance(error, Rejected):
+            return error
+        if isinstance(error, OSError):
+            self._log.error("store_failed", reason=error.strerror or type(error).__name__)
+            return OutOfResources("DISK_ERROR", "The gateway cannot store now, send again later.")
+        # Names and places only: the text of an unforeseen exception may quote the data set.
+        self._log.error("store_failed", error=type(error).__name__, places=places(error))
+        rejection = Rejected("INTERNAL_ERROR", "See the log of the gateway.", PROCESSING_FAILURE)
+        if self._part is not None:
+            self._part.note(rejection)
+        return rejection
 
     def _note(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
         """Write down the first parts that fail alike: one request may have thousands."""
@@ -164,27 +187,6 @@ class StoreRequest:
                     f"{count - _MOST_NOTES} further parts of the same request were not taken for this reason."
                 )
                 self._admission.note(Rejected(name, sentence), arrival_of(self._taken), 0)
-
-    @contextmanager
-    def _named(self, part: Part) -> Iterator[None]:
-        """What goes wrong with a part is its failure; a full disk ends the whole request."""
-        try:
-            yield
-        except Rejected as rejection:
-            found = rejection
-        except OSError as error:
-            self._log.error("store_failed", reason=error.strerror or type(error).__name__)
-            found = OutOfResources("DISK_ERROR", "The gateway cannot store now, send again later.")
-        except Exception as error:  # noqa: BLE001 - the other parts are none the worse for it
-            # Names and places only: the text of an unforeseen exception may quote the data set.
-            self._log.error("store_failed", error=type(error).__name__, places=places(error))
-            found = Rejected("INTERNAL_ERROR", "See the log of the gateway.", PROCESSING_FAILURE)
-        else:
-            return
-        part.failed_by(found)
-        if isinstance(found, OutOfResources):
-            self._end_part()
-            raise unavailable(found) from found
 
 
 def unavailable(error: OutOfResources) -> StowRefused:
