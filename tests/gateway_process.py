@@ -43,14 +43,14 @@ web:
 """
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: str, interval_s: float = 0.05) -> Any:
     """The first true value of ``condition``; fails with ``what`` when the time is over."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
-        time.sleep(0.05)
+        time.sleep(interval_s)
     raise AssertionError(f"waited {timeout_s:.0f} s in vain for: {what}")
 
 

@@ -1,28 +1,31 @@
-"""Damaged streams against the running node: association requests, messages and data sets."""
+"""Damaged streams and damaged instances against the running node, while a good peer stores."""
 
 from __future__ import annotations
 
 import os
 import random
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from tests.builders import ct_series
-from tests.fuzz import seeds
+from tests.fuzz import instances, seeds
 from tests.fuzz.mutation import INTERESTING
 from tests.fuzz.targets import SYNTAXES
-from tests.gateway_process import wait_until
 from tests.hostile import wire
 from tests.hostile.node import HostileNode
-from tests.hostile.peer import Gone, RawPeer
+from tests.hostile.peer import Gone, RawPeer, digest
 from tests.peers import encoded
 
 STREAMS = int(os.environ.get("AIGW_FUZZ_STREAMS", "600"))
 """10,000 and more in `make soak`."""
+STORES = int(os.environ.get("AIGW_FUZZ_STORES", "2000"))
+"""C-STOREs of damaged instances that must be answered; 20,000 in `make soak`."""
 SEED = int(os.environ.get("AIGW_FUZZ_SEED", "20261121"))
 
 
@@ -98,5 +101,76 @@ def test_damaged_streams_neither_break_the_node_nor_what_others_send(node: Hosti
             if count % 50 == 0:
                 node.serves(within_s=10)
                 node.check_log()
-    wait_until(node.is_calm, 30, "threads and descriptors as before")
-    assert node.grown_mib < 60
+    node.is_unhurt()
+
+
+# -- damaged instances, on associations that last -------------------------------------------------
+
+ASSOCIATIONS = 4
+ANSWERS = {0x0000, 0xA900, 0xC000}
+WARM_UP = STORES // 4
+MOST_RSS_CHANGE = 0.1
+
+
+def _store(node: HostileNode, peer: RawPeer, numbers: range) -> Counter[tuple[str, int]]:
+    """How often which mutation got which status; what was acknowledged must be intact at the end."""
+    answers: Counter[tuple[str, int]] = Counter()
+    for number in numbers:
+        sent = instances.damaged(number, random.Random(SEED + number))
+        what = f"instance {number} of seed {SEED} ({sent.mutation})"
+        try:
+            status = peer.store(sent.uid, sent.data_set, sent.context_id, sent.sop_class_uid).status
+        except Gone as error:
+            raise AssertionError(f"{what}: its association was ended") from error
+        assert status in ANSWERS, f"{what}: {status:04X}"
+        if status == 0:
+            node.acknowledged[sent.uid.decode()] = digest(sent.data_set)
+        answers[sent.mutation, status] += 1
+    return answers
+
+
+def _store_good(node: HostileNode, stop: threading.Event) -> Counter[int]:
+    """One instance after another on one association; how often which status."""
+    statuses: Counter[int] = Counter()
+    with RawPeer(node.dicom_port) as peer:
+        peer.associated()
+        while not stop.is_set():
+            statuses[node.store_good(peer)] += 1
+        peer.release()
+    return statuses
+
+
+@pytest.mark.timeout(7200)
+def test_damaged_instances_are_all_answered_and_a_good_peer_loses_none(node: HostileNode) -> None:
+    """Memory does not change once all is warm; every acknowledged instance is whole, damaged or good."""
+    stop = threading.Event()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(ASSOCIATIONS + 1))
+        stack.callback(stop.set)
+        request = wire.associate_rq(instances.contexts())
+        peers = [stack.enter_context(RawPeer(node.dicom_port)) for _ in range(ASSOCIATIONS)]
+        for peer in peers:
+            peer.associated(request)
+        good = pool.submit(_store_good, node, stop)
+
+        def attack(begin: int, end: int) -> Counter[tuple[str, int]]:
+            parts = [range(begin + i, end, ASSOCIATIONS) for i in range(ASSOCIATIONS)]
+            running = [pool.submit(_store, node, *each) for each in zip(peers, parts, strict=True)]
+            return sum((each.result() for each in running), Counter())
+
+        answers = attack(0, WARM_UP)
+        warm_mib = node.own_mib
+        answers += attack(WARM_UP, STORES)
+        stop.set()
+        statuses = good.result()
+        change = node.own_mib / warm_mib - 1
+        for peer in peers:
+            peer.release()
+    assert answers.total() == STORES
+    assert {mutation for mutation, _ in answers} == instances.MUTATIONS.keys()
+    assert not [status for mutation, status in answers if mutation == "nothing" and status]
+    assert statuses.keys() == {0}
+    assert statuses.total() >= STORES // 20
+    assert abs(change) <= MOST_RSS_CHANGE, f"{warm_mib:.0f} MiB changed by {change:.0%}"
+    node.is_unhurt()
+    node.check_instances()
