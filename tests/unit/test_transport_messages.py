@@ -345,9 +345,18 @@ def test_a_request_that_is_built_wrong_is_refused(request_pdu: bytes) -> None:
         read_association_request(body(request_pdu))
 
 
+def test_an_ae_title_is_named_where_it_is_the_reason_and_may_be_filled_with_nul() -> None:
+    request = read_association_request(body(wire.associate_rq(called=b"AIGW", calling=b"CT1\0\0")))
+    assert request.rest[4:36] == b"AIGW".ljust(16) + b"CT1".ljust(16)
+    for title in (b"A\\B", b"A\nB", b"A\0B", b"", "Ü".encode()):
+        for what in ("called", "calling"):
+            with pytest.raises(Violation, match=f"The {what} AE title is none"):
+                read_association_request(body(wire.associate_rq(**{what: title})))  # type: ignore[arg-type]
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_confuse_the_check_of_requests(rest: bytes) -> None:
     try:
-        read_association_request(bytes(68) + rest)
+        read_association_request(b"A" * 68 + rest)
     except Violation:
         return

@@ -17,10 +17,12 @@ MAX_ASSOCIATION_PDU_BYTES = 1 << 20
 """No real A-ASSOCIATE-RQ is longer: 128 contexts with 40 transfer syntaxes have 330 KiB."""
 
 _FIXED_BYTES = 68
+_AE_TITLES, _AE_TITLE_BYTES = {"called": 4, "calling": 20}, 16  # PS3.8 Table 9-11
 _MAX_CONTEXTS = 128  # odd ids from 1 to 255 (PS3.8 9.3.2.2)
 _MAX_SYNTAXES = 256  # of one context; the standard knows some 60
 _MAX_USER_ITEMS = 1024  # role selections and extended negotiations of some hundred SOP classes
 _MAX_UID_BYTES = 64  # PS3.5 9.1
+_OF_AE_TITLES = frozenset(range(0x20, 0x7F)) - frozenset(b"\\")
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
 _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
 _CONTEXT_HEAD_BYTES = 4
@@ -62,6 +64,8 @@ def read_association_request(body: bytes | bytearray) -> AssociationRequest:
     proposals: dict[int, Proposal] = {}
     known: dict[bytes, _Names] = {}
     rest = bytearray(body[:_FIXED_BYTES])
+    for what, at in _AE_TITLES.items():
+        rest[at : at + _AE_TITLE_BYTES] = _ae_title(what, rest[at : at + _AE_TITLE_BYTES])
     for kind, item in _items(memoryview(body)[_FIXED_BYTES:]):
         kinds[kind] += 1
         if kind == _PRESENTATION_CONTEXT:
@@ -81,6 +85,17 @@ def read_association_request(body: bytes | bytearray) -> AssociationRequest:
             "An A-ASSOCIATE-RQ needs one application context, presentation contexts and one user information."
         )
     return AssociationRequest(tuple(proposals.values()), bytes(rest))
+
+
+def _ae_title(what: str, raw: bytearray) -> bytes:
+    """Filled with spaces; some peers fill with NUL instead."""
+    title = bytes(raw).rstrip(b"\0 ").ljust(_AE_TITLE_BYTES)
+    if title.isspace() or not _OF_AE_TITLES.issuperset(title):
+        raise pdu_invalid(
+            f"The {what} AE title is none: printable ASCII without backslash, not only spaces (PS3.5 6.2). "
+            "Correct it in the configuration of the calling system."
+        )
+    return title
 
 
 def _proposal(item: memoryview, known: dict[bytes, _Names]) -> Proposal:
