@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway.errors import GatewayError
 from gateway.logs import places
+
+_LOCK_LOOK_S = 0.05
 
 
 class Crew:
@@ -50,8 +53,12 @@ class Crew:
             self.report(name)
 
 
-def lock_data_dir(data_dir: Path) -> ExitStack:
-    """Create the data folder (mode 0700) and hold its lock; the kernel lets go when we end."""
+def lock_data_dir(data_dir: Path, wait_s: float = 0.0) -> ExitStack:
+    """Create the data folder (mode 0700) and hold its lock; the kernel lets go when we end.
+
+    A gateway that was killed while it started a child may leave the lock to that child for a moment: whoever
+    may be started again at once waits for it. Raises GatewayError: DATA_DIR_UNUSABLE, DATA_DIR_IN_USE.
+    """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = (data_dir / "lock").open("a")
@@ -61,12 +68,23 @@ def lock_data_dir(data_dir: Path) -> ExitStack:
         ) from error
     stack = ExitStack()
     stack.enter_context(handle)
+    waiting, left_s = threading.Event(), wait_s
+    while not _is_locked(handle):
+        if left_s <= 0:
+            stack.close()
+            raise GatewayError(
+                "DATA_DIR_IN_USE",
+                f"Another gateway is running on data_dir {data_dir}: stop it, or give this one another "
+                "folder.",
+            )
+        waiting.wait(_LOCK_LOOK_S)
+        left_s -= _LOCK_LOOK_S
+    return stack
+
+
+def _is_locked(handle: IO[str]) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stack.close()
-        raise GatewayError(
-            "DATA_DIR_IN_USE",
-            f"Another gateway is running on data_dir {data_dir}: stop it, or give this one its own folder.",
-        ) from error
-    return stack
+    except OSError:
+        return False
+    return True

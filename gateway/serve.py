@@ -45,6 +45,7 @@ from gateway.web.stow import stow_routes
 T = TypeVar("T")
 
 _WATCH_S = 0.5
+_LOCK_WAIT_S = 2.0
 _AFTER_DRAIN_S = 5.0
 
 
@@ -64,7 +65,7 @@ def serve(
             signal.signal(number, lambda *_: stopping.set())
     os.umask(0o077)
     with ExitStack() as stack:
-        stack.enter_context(lock_data_dir(settings.data_dir))
+        stack.enter_context(lock_data_dir(settings.data_dir, _LOCK_WAIT_S))
         try:
             node = Node(settings, clock, log, stopping)
         except sqlite3.OperationalError as error:  # the disk is full, or the file is not ours

@@ -101,6 +101,15 @@ def test_a_gateway_that_has_the_folder_but_does_not_listen_is_not_bypassed(site:
     assert site.record(1)["held"] == 1
 
 
+def test_a_start_waits_a_moment_for_a_lock_that_a_killed_gateway_left_to_its_child(folder: Path) -> None:
+    held = lock_data_dir(folder)
+    ending = threading.Timer(0.3, held.close)
+    ending.start()
+    with lock_data_dir(folder, wait_s=30.0), pytest.raises(GatewayError, match="DATA_DIR_IN_USE"):
+        lock_data_dir(folder, wait_s=0.1)
+    ending.join()
+
+
 def test_only_the_user_of_the_gateway_may_ask(site: Site, folder: Path) -> None:
     with running(site, folder):
         assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o600
