@@ -45,6 +45,7 @@ from benchmarks.receive_peers import (
 from benchmarks.receive_profile import profile
 from benchmarks.receive_rates import Load, Rounds, compare, compare_stock, limits
 from benchmarks.receive_report import Report, heading, machine
+from tests.path import without_environments
 
 _KINDS = (Durable, NotDurable, Storescp, StorescpFork, StorescpPackaged, OrthancDefault, OrthancNoSync)
 _MEASURES = "abcdefghij"
@@ -193,6 +194,7 @@ class Benchmark:
 def main() -> int:
     """Measure, print, write."""
     options = _options()
+    os.environ["PATH"] = without_environments(os.environ["PATH"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the receivers, remove the folders
     plan = _QUICK if options.quick else Plan()
     if options.rounds:
