@@ -17,6 +17,7 @@ from ai.errors import HeaderError
 
 MAX_DEPTH = 32
 MAX_ELEMENTS = 2_000_000
+_MAX_NESTED_ELEMENTS = 4_000_000  # looked through for their depth only
 PIXEL_DATA_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
 _UNDEFINED = 0xFFFFFFFF
@@ -70,7 +71,7 @@ _Header = tuple[int, bytes, int, int]  # tag, VR, length field, offset of the va
 
 
 class ElementReader:
-    """Elements of one encoded data set; the bound on their number holds for all calls together.
+    """Elements of one encoded data set; the bounds on their number hold for all calls together.
 
     Parameters
     ----------
@@ -84,13 +85,15 @@ class ElementReader:
         self._data = data
         self._check_pixels = check_pixels
         self._elements = 0
+        self._nested_elements = 0
         self._ends: dict[int, int] = {}  # offset of a value of undefined length -> offset behind it
         self.size = len(data)
 
     def elements(self, start: int, end: int, encoding: Encoding, wanted: Container[int]) -> Iterator[Element]:
         """Yield the wanted elements between two offsets, up to and including pixel data.
 
-        Raises HeaderError: TRUNCATED_DATA_SET, NOT_PARSEABLE, NESTED_TOO_DEEPLY.
+        Raises HeaderError: TRUNCATED_DATA_SET, NOT_PARSEABLE; of a whole data set also NESTED_TOO_DEEPLY,
+        HEADER_TOO_LARGE.
         """
         at = start
         is_usual = encoding.explicit_vr and not encoding.big_endian
@@ -112,8 +115,8 @@ class ElementReader:
                 at = self.size
             else:
                 at = self._end_of(_opened_by(header, encoding), end)
-            if not is_pixel_data:
-                self._check_depth(header, at, encoding)
+            if start == 0 and not is_pixel_data and self._may_be_deep(header, at, encoding):
+                self._check_depth(_opened_by(header, encoding)._replace(end=at))
             if tag in wanted:
                 known = None if length == _UNDEFINED else length
                 yield Element(tag, vr.decode("ascii"), value_at, known, at)
@@ -164,6 +167,9 @@ class ElementReader:
             raise HeaderError(
                 "NOT_PARSEABLE", f"The data set has more than {MAX_ELEMENTS} elements to look through."
             )
+        return self._decoded(at, end, encoding)
+
+    def _decoded(self, at: int, end: int, encoding: Encoding) -> _Header:
         if at + 8 > end:
             raise self._short_of(at, 8, end)
         big_endian = encoding.big_endian
@@ -235,15 +241,8 @@ class ElementReader:
                 stack.append(_opened_by(header, top.encoding))
         return at
 
-    def _check_depth(self, header: _Header, end: int, encoding: Encoding) -> None:
-        """Refuse what would end a reader that recurses, as pydicom does, also where lengths step over it.
-
-        Every level has an item, and the bytes of its tag are quickly counted: few values are looked through.
-        """
-        if self._may_be_deep(header, end, encoding):
-            ElementReader(self._data)._descend(_opened_by(header, encoding)._replace(end=end))
-
     def _may_be_deep(self, header: _Header, end: int, encoding: Encoding) -> bool:
+        """Every level has an item, and the bytes of its tag are quickly counted."""
         start = header[3]
         if end - start < MAX_DEPTH * _DELIMITER_BYTES:
             return False
@@ -255,19 +254,25 @@ class ElementReader:
             del tags  # it holds the view
             return many
 
-    def _descend(self, outermost: _Open) -> None:
-        """Look through all levels; what is broken was stepped over, and is as deep as can be read."""
+    def _check_depth(self, outermost: _Open) -> None:
+        """Refuse what would end a reader that recurses, as pydicom does, also where lengths step over it.
+
+        What is broken inside of a length was stepped over, and is as deep as can be read.
+        """
         stack, at = [outermost], outermost.start
         while stack:
             top = stack[-1]
             if top.end is not None and at >= top.end:
                 stack.pop()
                 continue
+            self._nested_elements += 1
+            if self._nested_elements > _MAX_NESTED_ELEMENTS:
+                raise HeaderError(
+                    "HEADER_TOO_LARGE", f"The sequences have more than {_MAX_NESTED_ELEMENTS} elements."
+                )
             try:
-                header = self._header(at, outermost.end or self.size, top.encoding)
-            except HeaderError as error:
-                if self._elements > MAX_ELEMENTS:
-                    raise HeaderError("HEADER_TOO_LARGE", error.reason) from error
+                header = self._decoded(at, outermost.end or self.size, top.encoding)
+            except HeaderError:
                 return
             tag, _, length, at = header
             end = None if length == _UNDEFINED else at + length

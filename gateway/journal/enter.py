@@ -16,6 +16,7 @@ revision, so that one that tries for ever does not fill the journal, whatever it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +64,7 @@ def enter(work: Transaction, row: Row, duplicates: Duplicates) -> Receipt:
         work.run("insert_instance", {**row, "first_revision": revision, "role": "member"})
         work.run("grow_series", {**row, "id": series_id})
         return Receipt.STORED
-    if same is not None and same["transfer_syntax_uid"] != row["transfer_syntax_uid"]:
+    if same is not None and same["transfer_syntax_uid"] != row["transfer_syntax_uid"] and _has_pixels(row):
         return _refuse_syntax(work, row, same)
     if member["quarantined_at"] is not None:
         duplicates = Duplicates.NEW_REVISION  # there is nothing else to use
@@ -129,8 +130,8 @@ def _refuse_syntax(work: Transaction, row: Row, same: Row) -> Receipt:
     """Write down that these bytes came under another transfer syntax; nothing else changes."""
     text = (
         f"SOP Instance {row['sop_instance_uid']} arrived again from {row['source']} with the same bytes "
-        f"under transfer syntax {row['transfer_syntax_uid']}: they were refused, and are "
-        f"kept under {same['transfer_syntax_uid']}."
+        f"under transfer syntax {row['transfer_syntax_uid']}: they were refused, as they came under "
+        f"{same['transfer_syntax_uid']} first."
     )
     _say_once(work, "DUPLICATE_TRANSFER_SYNTAX_REFUSED", text, row, same)
     return Receipt.RELABELLED
@@ -170,6 +171,11 @@ def _say(work: Transaction, name: str, series_id: int, text: str, row: Row, memb
         "other_digest": row["digest"],
     }
     write_event(work, "series", series_id, name, text, row["at"], details=details)
+
+
+def _has_pixels(row: Row) -> bool:
+    """Without, the bytes mean the same in every syntax that they can have come under."""
+    return "Rows" in json.loads(row["facts"])
 
 
 def _moved(member: Row, row: Row) -> bool:

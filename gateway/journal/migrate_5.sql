@@ -40,6 +40,8 @@ INSERT INTO new_event (id, at, subject, subject_id, name, from_state, to_state, 
 DROP TABLE event;
 ALTER TABLE new_event RENAME TO event;
 CREATE INDEX event_by_subject ON event (subject, subject_id);
+CREATE INDEX refusal_told ON event (subject_id, json_extract(details, '$.sop_instance_uid'))
+    WHERE name IN ('DUPLICATE_SOP_INSTANCE_REFUSED', 'DUPLICATE_TRANSFER_SYNTAX_REFUSED');
 
 DROP INDEX series_receiving;
 CREATE INDEX series_by_state ON series (state);

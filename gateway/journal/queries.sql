@@ -26,10 +26,10 @@ FROM instance
 WHERE sop_instance_uid = :sop_instance_uid AND (digest = :digest OR role = 'member' AND last_revision IS NULL);
 
 -- name: told_refusal
--- A try before this one of the same sender. The first condition on the details is the cheaper one.
-SELECT 1 FROM event WHERE subject = 'series' AND subject_id = :series_id AND name = :name
-AND instr(details, :sop_instance_uid) AND json_extract(details, '$.sop_instance_uid') = :sop_instance_uid
-AND json_extract(details, '$.source') = :source LIMIT 1;
+-- A try before this one of the same sender; the names stand here as in the index.
+SELECT 1 FROM event WHERE subject_id = :series_id AND json_extract(details, '$.sop_instance_uid') = :sop_instance_uid
+AND name IN ('DUPLICATE_SOP_INSTANCE_REFUSED', 'DUPLICATE_TRANSFER_SYNTAX_REFUSED')
+AND subject = 'series' AND name = :name AND json_extract(details, '$.source') = :source LIMIT 1;
 
 -- name: count_copy
 -- A file that was written anew has the file meta information that came with it.
@@ -469,8 +469,7 @@ FROM instance WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids)) ORD
 SELECT json_extract(event.details, '$.sop_instance_uid') AS sop_instance_uid
 FROM series JOIN event ON event.subject = 'series' AND event.subject_id = series.id
 WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
-  AND name IN ('DUPLICATE_SOP_INSTANCE_REFUSED', 'DUPLICATE_TRANSFER_SYNTAX_REFUSED')
-  AND json_extract(event.details, '$.source') = :source;
+  AND name = 'DUPLICATE_SOP_INSTANCE_REFUSED' AND json_extract(event.details, '$.source') = :source;
 
 -- name: commitment_of_transaction
 SELECT id, state, attempts FROM commitment WHERE source = :source AND transaction_uid = :transaction_uid;

@@ -149,3 +149,5 @@ CREATE TABLE event (                     -- what happened and why, in order; nev
   details    TEXT NOT NULL DEFAULT '{}'  -- JSON
 );
 CREATE INDEX event_by_subject ON event (subject, subject_id);
+CREATE INDEX refusal_told ON event (subject_id, json_extract(details, '$.sop_instance_uid'))
+    WHERE name IN ('DUPLICATE_SOP_INSTANCE_REFUSED', 'DUPLICATE_TRANSFER_SYNTAX_REFUSED');

@@ -36,8 +36,8 @@ _REFUSALS = {
     ),
     Receipt.RELABELLED: (
         "DUPLICATE_TRANSFER_SYNTAX_REFUSED",
-        "is here already, with the same bytes under another transfer syntax, which is kept: send it as it "
-        "was sent first or, where that was wrong, under a UID of its own.",
+        "is known with the same bytes under another transfer syntax: send it as it was sent first or, "
+        "where that was wrong, under a UID of its own.",
     ),
 }
 

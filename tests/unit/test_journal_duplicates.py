@@ -32,7 +32,7 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def instance(number: int, content: str = "a", series: str = SERIES, **facts: str) -> NewInstance:
-    known = {keyword: (value,) for keyword, value in facts.items()}
+    known = {keyword: (value,) for keyword, value in {"Rows": "8", **facts}.items()}
     header = InstanceHeader("1.2.3", f"1.2.3.{number}", STUDY, series, known)
     digest = f"{content}{number}" + "0" * 60
     return NewInstance(header, EXPLICIT, digest, f"objects/{digest}.dcm", 10, "ct1")
@@ -192,7 +192,7 @@ def test_the_same_bytes_under_another_transfer_syntax_are_refused_by_any_rule(
     assert story["copies"] == {"instances": 0, "times": 0}
     (event,) = [e for e in story["events"] if e["name"] == "DUPLICATE_TRANSFER_SYNTAX_REFUSED"]
     assert event["reason"].endswith(
-        f"under transfer syntax {JPEG_BASELINE}: they were refused, and are kept under {EXPLICIT}."
+        f"under transfer syntax {JPEG_BASELINE}: they were refused, as they came under {EXPLICIT} first."
     )
     assert journal.record_instance(instance(1), 9.0, rule) is Receipt.DUPLICATE
 
@@ -214,12 +214,19 @@ def test_bytes_that_are_kept_beside_have_their_transfer_syntax_too(journal: Jour
     assert journal.record_instance(relabelled(1, "c"), 4.0, KEEP) is Receipt.CONFLICT
 
 
-def test_who_was_refused_another_transfer_syntax_is_not_told_that_it_is_committed(journal: Journal) -> None:
+def test_the_same_bytes_are_committed_though_another_transfer_syntax_was_refused(journal: Journal) -> None:
     journal.record_instance(instance(1), 1.0, KEEP)
-    journal.record_instance(relabelled(1), 2.0, KEEP)
-    series = {(STUDY, SERIES)}
-    assert journal.refused_duplicates(series, "ct1") == {"1.2.3.1"}
-    assert journal.refused_duplicates(series, "archive") == set()
+    assert journal.record_instance(relabelled(1), 2.0, KEEP) is Receipt.RELABELLED
+    assert journal.refused_duplicates({(STUDY, SERIES)}, "ct1") == set()
+
+
+def test_without_pixels_another_transfer_syntax_means_the_same(journal: Journal) -> None:
+    """A report has the same bytes in explicit VR and in every syntax that compresses pixels."""
+    report, again = (
+        replace(each, header=replace(each.header, facts={})) for each in (instance(1), relabelled(1))
+    )
+    assert journal.record_instance(report, 1.0, KEEP) is Receipt.STORED
+    assert journal.record_instance(again, 2.0, KEEP) is Receipt.DUPLICATE
 
 
 @pytest.mark.parametrize(
@@ -264,7 +271,7 @@ def test_results_of_the_replaced_bytes_are_superseded_and_a_new_job_runs(journal
 def test_the_heading_of_a_series_is_that_of_its_newest_bytes(journal: Journal, path: Path) -> None:
     journal.record_instance(instance(1, SeriesDescription="wrong"), 1.0, REVISE)
     journal.record_instance(instance(1, "b", SeriesDescription="right"), 2.0, REVISE)
-    assert stories(path)[0]["facts"] == {"SeriesDescription": ["right"]}
+    assert stories(path)[0]["facts"]["SeriesDescription"] == ["right"]
 
 
 # -- files --------------------------------------------------------------------------------------

@@ -228,6 +228,17 @@ def test_what_is_unknown_may_hold_a_sequence_and_may_not() -> None:
         assert read_header(unknown(opaque), ExplicitVRLittleEndian).facts["Columns"] == ("4",)
 
 
+def test_looking_through_many_sequences_has_an_end() -> None:
+    """All of them together have it: a data set of 2 GB may have any number of them."""
+    data = encoded(ct_series((1, 4, 4))[0])
+    before = data.index(b"\xe0\x7f\x10\x00")
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 1_500_000
+    sequences = b"".join(
+        struct.pack("<HH2sHL", 0x7FDF, 0x1010 + number, b"SQ", 0, len(items)) + items for number in range(3)
+    )
+    assert rejection(data[:before] + sequences + data[before:]).name == "HEADER_TOO_LARGE"
+
+
 def test_a_sequence_of_many_items_is_not_deep() -> None:
     dataset = ct_series((1, 4, 4))[0]
     dataset.ReferencedImageSequence = [Dataset() for _ in range(1_000)]

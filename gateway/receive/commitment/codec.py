@@ -48,8 +48,8 @@ def read_request(data: bytes | memoryview, *, explicit_vr: bool) -> Request:
     """The Action Information of an N-ACTION request, little endian (PS3.4 Table J.3-1).
 
     Raises Rejected, with the status for the response: REQUEST_EMPTY, TRANSACTION_UID_INVALID,
-    REFERENCES_MISSING, REFERENCE_INVALID, NOT_PARSEABLE, TRUNCATED_DATA_SET, NESTED_TOO_DEEPLY (0x0115);
-    REQUEST_TOO_LARGE, TOO_MANY_REFERENCES (0x0213).
+    REFERENCES_MISSING, REFERENCE_INVALID, NOT_PARSEABLE, TRUNCATED_DATA_SET, NESTED_TOO_DEEPLY,
+    HEADER_TOO_LARGE (0x0115); REQUEST_TOO_LARGE, TOO_MANY_REFERENCES (0x0213).
     """
     if len(data) > MAX_REQUEST_BYTES:
         raise Rejected(
