@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
+from pydicom.uid import CTImageStorage
 
 from gateway import failpoint
 from tests.builders import torso_series, write_series
 from tests.gateway_process import GatewayProcess, wait_until
 from tests.orthanc import Orthanc
+from tests.peers import RawSender, encoded
 
 SHAPE, SPACING_MM = (24, 48, 48), (9.0, 8.0, 8.0)
 HITS = {"spool": (1, 2, 9), "admit": (1, 20), "deliver": (1, 2, 3)}
@@ -43,23 +43,21 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(1500 * ROUNDS)]
 
 def send(port: int, files: list[Path]) -> set[str]:
     """C-STORE the files over one association; the SOP Instance UIDs that were answered 0000."""
-    scanner = AE("SCANNER")
-    scanner.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    scanner.acse_timeout = scanner.dimse_timeout = scanner.network_timeout = 30
-    association = scanner.associate("127.0.0.1", port, ae_title="AIGW")
     acknowledged = set()
-    for path in files:
-        if not association.is_established:
-            break
-        dataset = dcmread(path)
-        try:
-            status = association.send_c_store(dataset)
-        except (RuntimeError, ValueError):  # the node died between two instances
-            break
-        if "Status" in status and status.Status == 0x0000:
-            acknowledged.add(str(dataset.SOPInstanceUID))
-    if association.is_established:
-        association.release()
+    with RawSender(port, [CTImageStorage]) as sender:
+        for path in files:
+            if not sender.association.is_established:
+                break
+            dataset = dcmread(path)
+            uid = str(dataset.SOPInstanceUID)
+            try:
+                status = sender.send(CTImageStorage, uid, encoded(dataset)).get("Status")
+            except (RuntimeError, ValueError):  # the node died between two instances
+                break
+            if status is None:
+                break
+            if status == 0x0000:
+                acknowledged.add(uid)
     return acknowledged
 
 
