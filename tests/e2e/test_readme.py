@@ -67,3 +67,34 @@ def test_the_dice_of_the_readme_is_what_the_benchmark_measures(tmp_path: Path) -
                 name,
                 row,
             )
+
+
+def shown(ratio: float) -> str:
+    """As the README's table writes it."""
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
+
+
+def test_the_figures_of_receiving_are_those_of_the_run_that_is_kept() -> None:
+    run = json.loads((ROOT / "docs" / "benchmark-receive.json").read_text(encoding="utf-8"))
+    section = README.split("## How fast does it receive?")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    lines = {line.split("|")[1].strip(): line for line in rows}
+    found = {verdict["measure"]: shown(verdict["found"]) for verdict in run["verdicts"]}
+    rates = {(row["load"], row["server"]): f"{row['median']:.0f}" for row in run["rows"]}
+    quoted = {
+        "one association": ("(b)", [rates["one association", "gateway, durable"]]),
+        "one association, nothing flushed": ("(a)", [rates["one association", "gateway, no fsync"]]),
+        "four associations": ("(c)", [rates["4 associations", "gateway, durable"]]),
+        "DCMTK's dcmsend / storescu as packaged": (
+            "(f)",
+            [rates[f"{tool}, one association", "gateway, durable"] for tool in ("dcmsend", "storescu")],
+        ),
+    }
+    for name, (measure, ours) in quoted.items():
+        ratios = [ratio for what, ratio in found.items() if what.startswith(measure)]
+        assert ratios
+        assert re.findall(r"([\d.]+)[ *]*×", lines[name]) == ratios
+        assert lines[name].split("|")[2].split("/") == [f" {each} " for each in ours]
+    commit = "limit: socket+write+hash+flush+commit"
+    limits = [rates["one association", commit], rates["4 associations", commit]]
+    assert f"reaches {limits[0]} images/s\n(one) and {limits[1]} (four)" in section
