@@ -187,6 +187,15 @@ class CommitmentSCU:
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_report)],
         )
         assert self.association.is_established
+        # pynetdicom's thread may have taken an answer already when it is paused, and would drop it.
+        self._serve_request = self.association._serve_request
+        self.association._serve_request = self._serve  # type: ignore[method-assign]
+
+    def _serve(self, message: Any, context_id: int) -> None:
+        if getattr(message, "Status", None) is None:
+            self._serve_request(message, context_id)
+        else:
+            self.association.dimse.msg_queue.put((context_id, message))
 
     def _on_report(self, event: evt.Event) -> tuple[int, None]:
         self.told.put((event.event_type, event.event_information))

@@ -211,6 +211,7 @@ class StorageSCU:
             raise PeerError("PEER_UNREACHABLE", sentence, retryable=True) from error
         if not association.is_established:
             raise self._not_established(association)
+        _give_answers_back(association)
         return association
 
     def _on_open(self, event: evt.Event) -> None:
@@ -254,6 +255,19 @@ def _presentation_contexts(keys: Collection[ContextKey]) -> list[PresentationCon
     if len(keys) > _MOST_CONTEXTS:
         raise ValueError(f"{len(keys)} presentation contexts; an association has at most {_MOST_CONTEXTS}")
     return [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in sorted(keys)]
+
+
+def _give_answers_back(association: Association) -> None:
+    """pynetdicom's thread may have taken an answer already when it is paused: it would drop it."""
+    serve = association._serve_request
+
+    def serve_or_give_back(message: Any, context_id: int) -> None:
+        if getattr(message, "Status", None) is None:
+            serve(message, context_id)
+        else:
+            association.dimse.msg_queue.put((context_id, message))
+
+    association._serve_request = serve_or_give_back  # type: ignore[method-assign]
 
 
 def _acknowledge_quickly(event: evt.Event) -> None:

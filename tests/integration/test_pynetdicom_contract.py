@@ -65,7 +65,7 @@ BUILT_ON: tuple[tuple[Callable[..., Any], str, str], ...] = (
     (Association._run_reactor, "923d0625edfb18cb", "GuardedAssociation._run_reactor is ours instead"),
     (Association.kill, "db2a441714d9ea17", "GuardedAssociation.kill is ours instead"),
     (Association._abort_blocking, "3a00262dd3cbcad5", "sets _sent_abort, which ends reading"),
-    (Association._serve_request, "4c7e060166a122a4", "serves the rest; asks is_valid_request first"),
+    (Association._serve_request, "4c7e060166a122a4", "serves the rest, drops answers: deliver does not"),
     (Association.set_socket, "28913314e8860c0e", "gives the PeerSocket to the upper layer"),
     (ACSE._negotiate_as_acceptor, "acda0f70a2012368", "negotiates what StorageSCP._offer gives it"),
     (ACSE.send_reject, "53c99806d26e993c", "StorageSCP._on_requested rejects with it"),

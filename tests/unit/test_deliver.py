@@ -79,6 +79,28 @@ def test_a_file_arrives_byte_for_byte(tmp_path: Path) -> None:
         assert pacs.received == [("1.2.3", data_set_of(path.read_bytes()))]
 
 
+def test_an_answer_that_pynetdicoms_own_thread_has_taken_is_not_lost(tmp_path: Path) -> None:
+    """It looks at the queue at any moment, until it is paused; then the answer seemed never to come."""
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(encoded(SEG, "1.2.3"))
+    stored = read_stored_object(path)
+    taken: list[object] = []
+    with ScriptedPeer() as pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 5.0) as scu:
+        association = scu._association
+        get_msg = association.dimse.get_msg
+
+        def get_what_is_left(block: bool = False) -> Any:
+            if block and not taken:
+                context_id, message = get_msg(block=True)
+                taken.append(message)
+                association._serve_request(message, context_id)  # type: ignore[arg-type]
+            return get_msg(block)
+
+        association.dimse.get_msg = get_what_is_left  # type: ignore[method-assign]
+        assert scu.store(stored) == 0x0000
+    assert len(taken) == 1
+
+
 def test_a_peer_that_is_not_there_is_named_unreachable() -> None:
     nobody = Address("pacs", "PACS", "127.0.0.1", free_port())
     error = peer_error(lambda: StorageSCU(nobody, "AIGW", {VERIFICATION}, 2.0))
