@@ -261,11 +261,11 @@ def _give_answers_back(association: Association) -> None:
     """pynetdicom's thread may have taken an answer already when it is paused: it would drop it."""
     serve = association._serve_request
 
-    def serve_or_give_back(message: Any, context_id: int) -> None:
-        if getattr(message, "Status", None) is None:
-            serve(message, context_id)
+    def serve_or_give_back(msg: Any, context_id: int) -> None:
+        if getattr(msg, "Status", None) is None:
+            serve(msg, context_id)
         else:
-            association.dimse.msg_queue.put((context_id, message))
+            association.dimse.msg_queue.put((context_id, msg))
 
     association._serve_request = serve_or_give_back  # type: ignore[method-assign]
 
