@@ -15,6 +15,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor, list_data_collate
+from monai.networks.nets import UNet
 from torch.nn import functional as F
 
 from ai.model import ModelSpec, RunContext, load_card, pin, run_to_end
@@ -78,26 +79,50 @@ def write_images(folder: Path, volumes: Sequence[Volume]) -> list[str]:
     return paths
 
 
-def train(network: torch.nn.Module, *, regions: bool = False, channels: int = 1, steps: int = 50) -> None:
-    """Teach a network the head, at 2 mm RAS and values of about 0 to 1; seconds."""
-    torch.manual_seed(1)
-    (volume, *others) = scan("HFS", (2.0, 2.0, 2.0), channels)
-    image = torch.stack([_ras(each.voxels) for each in (volume, *others)])[None].float() / 1000
-    label = _ras(truth(volume))
-    image, label = image[..., 4:32, 2:30, :28], label[4:32, 2:30, :28].long()
-    masks = torch.stack([label == 2, label >= 1]) if regions else None  # inner before outer, as BraTS has it
+def trained(
+    arguments: Mapping[str, Any], *, regions: bool = False, steps: int = 100
+) -> dict[str, torch.Tensor]:
+    """Weights of a :class:`UNet` that knows the head at 2 mm RAS and values of about 0 to 1; seconds.
+
+    It learns from windows of many sizes: one that has seen a single size only may miss the small ball
+    in a smaller window. The seed comes before the network's first weights and the sums are those of
+    one thread, so that every run has the same network.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        torch.manual_seed(1)
+        network = UNet(**arguments)
+        _train(network, regions, arguments["in_channels"], steps)
+    finally:
+        torch.set_num_threads(threads)
+    return network.state_dict()
+
+
+def _train(network: torch.nn.Module, regions: bool, channels: int, steps: int) -> None:
+    volumes = scan("HFS", (2.0, 2.0, 2.0), channels)
+    image = torch.stack([_ras(each.voxels) for each in volumes])[None].float() / 1000
+    label = _ras(truth(volumes[0])).long()
+    masks = torch.stack([label == 2, label >= 1]).float()  # inner before outer, as BraTS has it
+    weight = torch.tensor([1.0, 1.0, 4.0])
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-2)
-    network.train()
     for _ in range(steps):
-        answer = network(image * float(torch.empty(1).uniform_(0.9, 1.25)))
-        if masks is None:
-            loss = F.cross_entropy(answer, label[None], weight=torch.tensor([1.0, 1.0, 4.0]))
+        window = _window(label.shape)
+        answer = network(image[..., *window] * float(torch.empty(1).uniform_(0.9, 1.25)))
+        if regions:
+            loss = F.binary_cross_entropy_with_logits(answer, masks[..., *window][None])
         else:
-            loss = F.binary_cross_entropy_with_logits(answer, masks[None].float())
+            loss = F.cross_entropy(answer, label[window][None], weight=weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    network.eval()
+
+
+def _window(shape: Sequence[int]) -> tuple[slice, ...]:
+    """A cube of 20 to 28 voxels, near enough to the first corner to hold both balls."""
+    side = 2 * int(torch.randint(10, 15, (1,)))
+    starts = [int(torch.randint(0, min(length - side + 1, 8), (1,))) for length in shape]
+    return tuple(slice(start, start + side) for start in starts)
 
 
 def _ras(array: np.ndarray) -> torch.Tensor:

@@ -107,16 +107,16 @@ def config(
 
 @pytest.fixture(scope="module")
 def trained() -> State:
-    network = UNet(**{key: value for key, value in UNET.items() if key != "_target_"})
-    bundles.train(network)
-    return network.state_dict()
+    return bundles.trained(_arguments(UNET))
 
 
 @pytest.fixture(scope="module")
 def trained_regions() -> State:
-    network = UNet(**{key: value for key, value in REGIONS_UNET.items() if key != "_target_"})
-    bundles.train(network, regions=True, channels=4)
-    return network.state_dict()
+    return bundles.trained(_arguments(REGIONS_UNET), regions=True)
+
+
+def _arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in network.items() if key != "_target_"}
 
 
 def same(one: np.ndarray, other: np.ndarray) -> float:
@@ -380,7 +380,7 @@ def test_a_bundle_without_inversion_is_brought_back_as_monai_saves_it(trained: S
 
 
 def test_torchscript_and_wrapped_checkpoints(trained: State, tmp_path: Path) -> None:
-    network = UNet(**{key: value for key, value in UNET.items() if key != "_target_"}).eval()
+    network = UNet(**_arguments(UNET)).eval()
     network.load_state_dict(trained)
     script = tmp_path / "model.ts"
     torch.jit.trace(network, torch.zeros(1, 1, 24, 24, 24)).save(script)
@@ -411,7 +411,7 @@ def test_torchscript_that_writes_files_is_refused(tmp_path: Path) -> None:
 
 def test_a_dynunet_with_random_weights(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    network = DynUNet(**{key: value for key, value in DYNUNET.items() if key != "_target_"})
+    network = DynUNet(**_arguments(DYNUNET))
     written = write_bundle(tmp_path, config([RAS, SPACING, SCALE], network=DYNUNET), network.state_dict())
     volumes = scan("prone")
     mine = answer(load_model(written.spec), volumes)
