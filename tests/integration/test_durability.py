@@ -233,6 +233,21 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def what_fills(disk: Path) -> str:
+    """Why a small disk is full: its room, its files, and what processes hold of it, deleted files too."""
+    room = os.statvfs(disk)
+    lines = [f"{room.f_bavail} of {room.f_blocks} blocks are free, and {room.f_ffree} files"]
+    for path in sorted(disk.rglob("*")):
+        with suppress(OSError):
+            lines.append(f"{path.stat().st_blocks * 512} bytes: {path.relative_to(disk)}")
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            target = descriptor.readlink()
+            if target.is_relative_to(disk):
+                lines.append(f"process {descriptor.parts[2]} holds {target.relative_to(disk)}")
+    return "\n".join(lines)
+
+
 def fill(ballast: Path) -> None:
     """Leave no byte."""
     with ballast.open("ab", buffering=0) as file, suppress(OSError):
@@ -303,7 +318,7 @@ def test_a_disk_that_fills_up_under_load_refuses_and_takes_again_by_itself(tmp_p
                 load.thread.join(60)
                 assert not load.thread.is_alive()
                 assert load.statuses <= {0x0000, 0xA700}
-            assert {uid for load in loads for uid in load.acknowledged} == sent.keys()
+            assert {uid for load in loads for uid in load.acknowledged} == sent.keys(), what_fills(disk)
             assert not gateway.died
             assert gateway.terminate() == 0
         known = rows(gateway.data)
