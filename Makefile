@@ -49,7 +49,7 @@ format: setup  ## Put the code in shape
 soak: setup test-tools  ## The kill tests, many more times (about two hours)
 	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash tests/integration/test_durability.py
 	AIGW_HOSTILE_CYCLES=10000 AIGW_FUZZ_STREAMS=20000 AIGW_FUZZ_STORES=20000 AIGW_FUZZ_EXAMPLES=20000 \
-	  $(BIN)/pytest tests/hostile tests/fuzz --timeout 7200
+	  $(BIN)/pytest tests/hostile tests/fuzz tests/property tests/unit --hypothesis-profile exploring --timeout 7200
 	$(MAKE) fuzz
 
 fuzz: setup  ## Coverage-guided fuzzing of every reader of hostile bytes, FUZZ_SECONDS each

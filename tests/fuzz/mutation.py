@@ -13,8 +13,7 @@ EXAMPLES = int(os.environ.get("AIGW_FUZZ_EXAMPLES", "600"))
 
 fuzzed = settings(
     max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[HealthCheck.data_too_large],
 )
 
 INTERESTING = (

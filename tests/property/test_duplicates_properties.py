@@ -66,7 +66,7 @@ def digest_of(key: Key) -> str:
     return f"{key[0]}{key[1]}{key[2]}"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps)
 def test_every_revision_has_one_member_for_each_uid_and_nothing_is_lost(
     found: list[tuple[int, str, int, Duplicates] | None],

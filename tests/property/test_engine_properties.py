@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from ai.model.recipe import Tiles
 from ai.volume import Volume
 from tests.unit.test_engine import card, geometry
 
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=25)
 AXES = [
     "".join(letters)
     for order in itertools.permutations(("LR", "PA", "IS"))
@@ -93,7 +93,7 @@ def test_a_smooth_border_comes_back_within_a_voxel(shape, spacing_mm, turn, axes
     assert np.abs(height[wrong]).max(initial=0.0) <= np.linalg.norm([max(s, want_mm) for s in spacing_mm])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.tuples(*[st.integers(1, 90)] * 3),
     st.tuples(*[st.integers(2, 40)] * 3),

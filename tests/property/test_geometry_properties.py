@@ -82,7 +82,7 @@ def verdicts(headers: list[SliceHeader]) -> list[tuple[object, ...]]:
     return [(p.key, p.label, p.frames, p.geometry.verdict, str(p.geometry.code)) for p in assess(headers)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts, spacings, angles, origins, st.randoms(use_true_random=False))
 def test_a_voxel_lies_where_the_header_of_its_slice_says(
     count: int,
@@ -109,7 +109,7 @@ def test_a_voxel_lies_where_the_header_of_its_slice_says(
         np.testing.assert_allclose(found[:3], wanted, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts, spacings, angles, origins, angles, origins)
 def test_moving_the_patient_moves_the_volume_and_nothing_else(
     count: int,
@@ -129,7 +129,7 @@ def test_moving_the_patient_moves_the_volume_and_nothing_else(
     np.testing.assert_allclose(after.spacing_mm, before.spacing_mm, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(4, 40), spacings, angles, origins, st.data())
 def test_any_inner_slice_that_is_missing_is_named(
     count: int,
@@ -171,7 +171,7 @@ def awkward_series(draw: st.DrawFn) -> list[SliceHeader]:
     return series
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(awkward_series(), st.randoms(use_true_random=False))
 def test_the_order_of_files_changes_no_part_and_no_verdict(
     headers: list[SliceHeader], chance: random.Random
@@ -181,7 +181,7 @@ def test_the_order_of_files_changes_no_part_and_no_verdict(
     assert verdicts(shuffled) == verdicts(headers)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(awkward_series(), angles, origins)
 def test_turning_and_shifting_the_patient_changes_no_part_and_no_verdict(
     headers: list[SliceHeader], turn: tuple[float, ...], shift_mm: tuple[float, ...]
@@ -189,7 +189,7 @@ def test_turning_and_shifting_the_patient_changes_no_part_and_no_verdict(
     assert verdicts(moved(headers, rotation(turn), np.asarray(shift_mm))) == verdicts(headers)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(awkward_series())
 def test_every_image_is_in_exactly_one_part_and_no_volume_has_two_at_one_position(
     headers: list[SliceHeader],
@@ -207,7 +207,7 @@ def test_every_image_is_in_exactly_one_part_and_no_volume_has_two_at_one_positio
             assert len({scan_of[f] for f in part.frames if left[scan_of[f]] > 1}) <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts.filter(lambda n: n > 3), spacings, angles, origins, st.data())
 def test_what_varies_from_slice_to_slice_splits_no_even_volume(
     count: int,

@@ -78,7 +78,7 @@ class Corner:
 
 
 @pytest.mark.parametrize("name", STACKS)
-@settings(deadline=None, max_examples=48)
+@settings(max_examples=48)
 @given(way=stored, batch=st.integers(1, 12))
 def test_every_stored_orientation_gives_the_network_the_same_slices_and_the_patient_the_same_labels(
     name: str, way: tuple[tuple[int, ...], tuple[bool, ...]], batch: int

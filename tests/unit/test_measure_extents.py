@@ -73,7 +73,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=arrays(np.uint8, (4, 5, 6), elements=st.sampled_from([0, 0, 1, 2])))
 def test_diameter_and_extents_equal_those_of_every_pair_of_points(grid: str, labels: np.ndarray) -> None:
     geometry = even_geometry(GRIDS[grid], (4, 5, 6))

@@ -153,7 +153,7 @@ def test_outlines_of_wholes_lie_outside_of_those_of_their_parts(depth: int) -> N
     assert places == sorted(set(places))  # from outside: the whole, its part, the part of that
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(4, 300), st.integers(4, 300), st.integers(2, 60), st.integers(2, 60), st.data())
 def test_a_single_voxel_is_never_lost(
     rows: int, columns: int, wide: int, high: int, data: st.DataObject

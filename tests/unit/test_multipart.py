@@ -78,7 +78,7 @@ def expected(bodies: list[bytes]) -> list[object]:
     return events
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     bodies=st.lists(BODIES, min_size=1, max_size=4),
     places=st.lists(st.integers(0, 10_000), max_size=12),
@@ -96,7 +96,7 @@ def test_any_split_of_any_message_gives_its_parts(
     assert parse(message[i : i + 1] for i in range(len(message))) == (expected(bodies), "")
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(message=MESSAGES, places=st.lists(st.integers(0, 10_000), max_size=12))
 @example(message=b"--ab-c\r\n\r\n\r\n--ab-c--", places=[1, 2, 3])
 @example(message=b"--ab-c\r\n\r\n--ab-c--", places=[11, 12])
@@ -109,7 +109,7 @@ def test_any_garbage_gives_the_same_events_and_the_same_error_however_it_is_cut(
     assert parse(message[i : i + 1] for i in range(len(message))) == whole
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.text(max_size=80) | st.from_regex(r"[a-z]+/[a-z+]+(; *[a-z]+=(\"[^\"]*\"|[a-z/]+))*", fullmatch=True)
 )

@@ -88,7 +88,7 @@ def test_outlines_give_the_mask_back_whichever_way_they_are_filled(
     np.testing.assert_array_equal(found, mask)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(mask=arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_outlines_of_any_mask_give_it_back(mask: Mask) -> None:
     polygons = outlines(mask)

@@ -160,7 +160,7 @@ def test_an_empty_label_map_has_empty_frames_on_the_first_slice(kind: str, compr
     assert_complete(objects, context)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     hnp.arrays(np.uint8, SMALL_SHAPE, elements=st.integers(0, 5)),
     st.sampled_from(["binary", "label_map", "fractional"]),

@@ -415,7 +415,7 @@ def _outcome(path: Path) -> Settings | SettingsError:
 
 
 @hypothesis.given(damages=st.lists(_DAMAGE, min_size=1, max_size=4))
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 def test_a_damaged_file_gives_settings_or_problems_with_a_place_and_nothing_else(
     damages: list[tuple[int, int, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -84,7 +84,7 @@ def test_every_cut_of_a_header_is_truncated_or_no_dicom_file(path: Path, tmp_pat
     assert codes.count("READ") < 150
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(132, 900), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(changes: list[tuple[int, int]]) -> None:
     with TemporaryDirectory() as folder:

@@ -259,7 +259,7 @@ def test_every_cut_of_functional_groups_is_refused_as_truncated() -> None:
             assert found.code == "TRUNCATED_DATA_SET"
 
 
-@settings(max_examples=500, deadline=2000)
+@settings(max_examples=500)
 @example([(GROUPS_AT + 8, 0)], 0)
 @given(
     st.lists(st.tuples(st.integers(GROUPS_AT, len(VALID) - 1), st.integers(0, 255)), max_size=6),

@@ -46,7 +46,7 @@ def read(chunks: list[bytes]) -> tuple[bytes, FileMeta | None, str]:
 # -- DICOM files -------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=300), st.lists(st.integers(0, 1000), max_size=8), st.binary(min_size=128, max_size=128)
 )
@@ -56,7 +56,7 @@ def test_the_data_set_comes_out_byte_for_byte_however_it_is_cut(
     assert read(cut(preamble + HEADER[128:] + data, places)) == (data, META, "")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(min_size=8, max_size=300), st.lists(st.integers(0, 1000), max_size=8))
 def test_the_group_length_may_be_missing(data: bytes, places: list[int]) -> None:
     """As in what pydicom writes, and so dicomweb-client sends."""
@@ -68,7 +68,7 @@ def test_without_data_set_there_is_nothing_to_find() -> None:
     assert read([HEADER]) == read([HEADER[:132] + HEADER[144:]]) == (b"", META, "")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, len(HEADER) - 1), st.integers(0, 255)), max_size=6),
     st.integers(0, len(HEADER) + 8),
@@ -138,7 +138,7 @@ def inflate(chunks: list[bytes]) -> bytes:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=4000), st.lists(st.integers(0, 5000), max_size=6))
 def test_gzip_is_inflated_however_it_is_cut(data: bytes, places: list[int]) -> None:
     assert inflate(cut(gzip.compress(data), places)) == data

@@ -314,7 +314,7 @@ def test_a_million_elements_are_bounded_in_time() -> None:
     assert time.monotonic() - started < 20
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.binary(max_size=400), st.sampled_from(SYNTAXES))
 def test_random_bytes_are_rejected_by_name(data: bytes, syntax: UID) -> None:
     with pytest.raises(Rejected):
@@ -324,7 +324,7 @@ def test_random_bytes_are_rejected_by_name(data: bytes, syntax: UID) -> None:
 VALID = encoded(ct_series((1, 4, 4))[0])
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=6), st.integers(0, 60)
 )

@@ -171,7 +171,7 @@ def test_a_response_keeps_to_the_length_that_the_peer_takes(limit: int) -> None:
 # -- messages -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 9000), min_size=1, max_size=6),
     cuts=st.lists(st.integers(0, 3000), min_size=1, max_size=12),
@@ -271,7 +271,7 @@ def test_a_lie_ends_the_association_with_its_reason_and_keeps_nothing(lie: str) 
     assert (found.value.name, found.value.abort_reason) == (name, reason)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.integers(1, 100))
 def test_no_bytes_confuse_the_reader_of_fragments(bodies: list[bytes], pieces: int) -> None:
     stream = wire.p_data(STORE, wire.pdv(1, 0, b"begun")) + b"".join(wire.p_data(body) for body in bodies)

@@ -573,7 +573,7 @@ def test_uneven_slices_and_frames_of_one_instance_pass_in_every_kind() -> None:
         verify([seg.content for seg in build_segs(own)], own)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     labels=arrays(np.uint8, (3, 4, 8), elements=st.integers(0, 5)),
     segmentation=st.sampled_from(["binary", "label_map", "fractional"]),
