@@ -409,16 +409,16 @@ def test_a_client_that_goes_silent_is_cut_off(tmp_path: Path) -> None:
 
 def test_a_client_that_trickles_is_cut_off(tmp_path: Path) -> None:
     with stow_server(tmp_path, limits=StowLimits(idle_timeout_s=0.4)) as server, begin(server) as connection:
-        begin_s = time.monotonic()
         connection.settimeout(0.1)
-        while time.monotonic() - begin_s < 10:
+        for _ in range(300):
             connection.sendall(b"x")
             try:
                 assert connection.recv(4096).startswith(b"HTTP/1.1 408")
                 break
             except TimeoutError:
                 continue
-        assert time.monotonic() - begin_s < 5
+        else:
+            pytest.fail("it is still waited for")
 
 
 def test_a_head_that_never_ends_is_cut_off(server: StowServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def test_silent_and_dripping_connections_delay_nobody(site: Site) -> None:
         dripping.sendall(b"\x16\x03\x01")
         began_s = time.monotonic()
         assert site.tls("echoscu", "SCANNER", site.leaves["scanner"])[0] == 0
-        assert time.monotonic() - began_s < 3
+        assert time.monotonic() - began_s < 8, "the others have 10 s for their handshakes"
 
 
 def test_orthanc_sends_over_tls(site: Site, tmp_path: Path) -> None:

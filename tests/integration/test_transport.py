@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -363,19 +363,24 @@ def test_connections_that_come_and_go_leave_nothing_behind(gateway: Receiver) ->
     assert open_descriptors() <= descriptors
 
 
-def test_idle_associations_cost_nothing_and_one_opens_quickly(gateway: Receiver) -> None:
-    peers, took_s = [], []
-    for _ in range(8):
-        began = time.monotonic()
-        peers.append(RawPeer(gateway.port).associated())
-        took_s.append(time.monotonic() - began)
-    assert min(took_s) < 0.05  # 4 ms on a quiet machine; pynetdicom's own takes 60
+def test_idle_associations_wake_nobody(gateway: Receiver) -> None:
+    """pynetdicom's own threads look around a thousand times a second each."""
+    peers = [RawPeer(gateway.port).associated() for _ in range(8)]
     time.sleep(0.3)
-    before_s, began = time.process_time(), time.monotonic()
+    before = wake_ups()
     time.sleep(1.5)
-    assert (time.process_time() - before_s) / (time.monotonic() - began) < 0.02
+    assert wake_ups() - before < 100
     for peer in peers:
         peer.close()
+
+
+def wake_ups() -> int:
+    """How often the threads of this process waited and went on, so far."""
+    found = 0
+    for status in Path("/proc/self/task").glob("*/status"):
+        with suppress(OSError):
+            found += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
 
 
 def test_a_stop_in_the_middle_of_a_data_set_does_not_wait_for_its_peer(tmp_path: Path) -> None:
@@ -540,15 +545,21 @@ def dcmtk_tls(tool: str, port: int, tls: list[object], arguments: list[object]):
 # -- stock senders ------------------------------------------------------------------------------
 
 
-def test_a_sender_that_leaves_nagle_on_is_acknowledged_at_once(gateway: Receiver, tmp_path: Path) -> None:
+def test_a_sender_that_leaves_nagle_on_is_acknowledged_at_once(
+    gateway: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_s(no_delay: str) -> float:
+        monkeypatch.setenv("TCP_NODELAY", no_delay)  # DCMTK reads it
+        began_s = time.monotonic()
+        assert dcmsend(gateway.port, "+sd", tmp_path / "in").returncode == 0
+        return time.monotonic() - began_s
+
     (tmp_path / "in").mkdir()
     write_series(ct_series((40, 128, 128)), tmp_path / "in")
-    took_s: list[float] = []
-    while not took_s or (min(took_s) >= 40 * 0.040 and len(took_s) < 5):  # the machine may be busy
-        began = time.monotonic()
-        assert dcmsend(gateway.port, "+sd", tmp_path / "in").returncode == 0
-        took_s.append(time.monotonic() - began)
-    assert min(took_s) < 40 * 0.040, "what a delayed acknowledgement for each would take"
+    late_s: list[float] = []
+    while not late_s or (min(late_s) >= 40 * 0.020 and len(late_s) < 5):  # the machine may be busy
+        late_s.append(send_s("0") - send_s("1"))
+    assert min(late_s) < 40 * 0.020, "a delayed acknowledgement takes 40 ms"
 
 
 def test_a_broken_begin_is_answered(gateway: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

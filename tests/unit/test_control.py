@@ -171,11 +171,12 @@ def test_a_client_that_says_nothing_keeps_the_others_for_seconds_and_the_end_not
         began_s = time.monotonic()
         assert ask(folder, RELEASE)[0].refused == ""
         assert time.monotonic() - began_s > 0.6, "it has its time"
+        monkeypatch.setattr(desk, "_LINE_TIMEOUT_S", 60.0)
         silent = connected(folder)
         time.sleep(0.5)
         ends_s = time.monotonic()
     silent.close()
-    assert time.monotonic() - ends_s < 3.0
+    assert time.monotonic() - ends_s < 8.0
 
 
 def test_a_journal_that_cannot_be_opened_has_a_name(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.receive.association import lingering
 from gateway.receive.association.inbound import Inbound
 from gateway.receive.association.lingering import LINGER_BYTES, LINGER_S, Lingering
 from gateway.receive.association.wakeup import Bell
@@ -59,7 +60,14 @@ def ending() -> Iterator[Ending]:
     made.bell.close()
 
 
-def test_a_peer_that_reads_and_closes_has_everything_and_ends_it(ending: Ending) -> None:
+@pytest.fixture
+def patience_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    """We would wait so long: for what is to end before, on however busy a machine."""
+    monkeypatch.setattr(lingering, "LINGER_S", 60.0)
+    return 60.0
+
+
+def test_a_peer_that_reads_and_closes_has_everything_and_ends_it(ending: Ending, patience_s: float) -> None:
     ending.theirs.sendall(bytes(100_000))
     ending.peer.send(b"our last words")
 
@@ -70,7 +78,7 @@ def test_a_peer_that_reads_and_closes_has_everything_and_ends_it(ending: Ending)
 
     thread = threading.Thread(target=read_and_close)
     thread.start()
-    assert ending.wait() < LINGER_S / 2
+    assert ending.wait() < patience_s / 2
     thread.join()
     assert ending.read_bytes == 100_000 + len(b"our last words")
 
@@ -91,26 +99,26 @@ def test_a_peer_that_goes_on_sending_is_neither_read_on_nor_waited_for(ending: E
     thread = threading.Thread(target=flood)
     thread.start()
     try:
-        assert LINGER_S * 0.9 < ending.wait() < LINGER_S + 1
+        assert LINGER_S * 0.9 < ending.wait() < LINGER_S + 10
     finally:
         stop.set()
         thread.join()
     assert LINGER_BYTES <= ending.read_bytes < 1 << 20
 
 
-def test_one_that_sent_too_much_and_then_closes_is_not_waited_for(ending: Ending) -> None:
+def test_one_that_sent_too_much_and_then_closes_is_not_waited_for(ending: Ending, patience_s: float) -> None:
     ending.theirs.sendall(bytes(LINGER_BYTES + (256 << 10)))
     ending.theirs.close()
-    assert ending.wait() < LINGER_S / 2
+    assert ending.wait() < patience_s / 2
     assert ending.read_bytes < 1 << 20
 
 
-def test_the_bell_ends_a_wait(ending: Ending) -> None:
+def test_the_bell_ends_a_wait(ending: Ending, patience_s: float) -> None:
     lingering = ending.lingering()
     ending.bell.ring()
     began_s = time.monotonic()
     assert not lingering.is_over()
-    assert time.monotonic() - began_s < 0.5
+    assert time.monotonic() - began_s < patience_s / 2
     poll = select.poll()
     poll.register(ending.bell.fileno(), select.POLLIN)
     assert poll.poll(0) == []
@@ -137,4 +145,4 @@ def test_a_peer_that_takes_no_answers_is_given_up_after_its_time_whatever_it_tak
         stop.set()
         thread.join()
     assert ending.events.get_nowait() == "Evt17"
-    assert 0.9 < time.monotonic() - began_s < 4
+    assert 0.9 < time.monotonic() - began_s < 15
