@@ -23,9 +23,10 @@ import psutil
 
 from benchmarks.receive_files import read
 from benchmarks.receive_wire import CALLED, MAX_PDU_BYTES
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 _ROOT = Path(__file__).parents[1]
 _ATTEMPTS = 5

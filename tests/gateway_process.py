@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 _PORT_ATTEMPTS = 3
 
@@ -41,17 +42,6 @@ workers: {device: cpu, retry_after: 200ms}
 web:
   listen: {host: 127.0.0.1, port: "${GW_HTTP_PORT}"}
 """
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str, interval_s: float = 0.05) -> Any:
-    """The first true value of ``condition``; fails with ``what`` when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(interval_s)
-    raise AssertionError(f"waited {timeout_s:.0f} s in vain for: {what}")
 
 
 class GatewayProcess:

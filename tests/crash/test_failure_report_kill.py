@@ -10,8 +10,9 @@ import pytest
 from gateway.journal import JournalReader
 from tests.builders import ct_series, write_series
 from tests.crash.test_node_kill import send
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.scripted_peer import ScriptedPeer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 

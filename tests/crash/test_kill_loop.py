@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ct_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.peers import RawSender, encoded
+from tests.waiting import wait_until
 
 RUNS = int(os.environ.get("AIGW_KILL_RUNS", "50"))
 

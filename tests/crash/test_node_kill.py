@@ -21,9 +21,10 @@ from pydicom.uid import CTImageStorage
 
 from gateway import failpoint
 from tests.builders import torso_series, write_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.peers import RawSender, encoded
+from tests.waiting import wait_until
 
 SHAPE, SPACING_MM = (24, 48, 48), (9.0, 8.0, 8.0)
 HITS = {"spool": (1, 2, 9), "admit": (1, 20), "deliver": (1, 2, 3)}

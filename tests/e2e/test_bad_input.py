@@ -22,9 +22,10 @@ from tests.builders import (
     without_slice,
     write_series,
 )
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.peers import echoscu, storescu
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ct_series, write_series
-from tests.gateway_process import CONFIGURATION, wait_until
+from tests.gateway_process import CONFIGURATION
 from tests.peers import storescu
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,10 @@ import pytest
 from pydicom import dcmread
 
 from tests.builders import affine, torso_series, write_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.peers import storescu
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

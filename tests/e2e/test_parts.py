@@ -16,10 +16,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from tests.builders import torso_series, with_attributes, with_localizer, write_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.odd_series import enhanced
 from tests.orthanc import Orthanc
 from tests.peers import dcmsend
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.peers import dcmsend
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

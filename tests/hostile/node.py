@@ -17,9 +17,10 @@ import psutil
 from pydicom.dataset import Dataset
 
 from tests.builders import ct_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.hostile.peer import RawPeer, digest
 from tests.peers import dcmtk, encoded
+from tests.waiting import wait_until
 
 ASSOCIATION_TIMEOUT_S = IDLE_TIMEOUT_S = 3.0
 AT_ONCE_S = 2.0  # less than every timeout: something else than the time must end it

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.builders import ct_series
-from tests.gateway_process import wait_until
 from tests.hostile import wire
 from tests.hostile.node import CYCLES, IDLE_TIMEOUT_S, HostileNode, good_bytes
 from tests.hostile.peer import Gone, RawPeer, digest
 from tests.peers import encoded
+from tests.waiting import wait_until
 
 
 @pytest.mark.timeout(1800)

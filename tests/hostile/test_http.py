@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from gateway.web.connections import MAX_CONNECTIONS
-from tests.gateway_process import wait_until
 from tests.hostile.node import HostileNode, good_instance
 from tests.hostile.peer import digest
 from tests.peers import encoded
 from tests.stow import AUTHORIZATION, BOUNDARY, CONTENT_TYPE, Reply, multipart, part10, post, raw
+from tests.waiting import wait_until
 
 POOLED_THREADS = 4 + 8 + 40
 """Doors and workers of STOW-RS, and those that answer /metrics: once there, they stay."""

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from tests.gateway_process import wait_until
 from tests.hostile import wire
 from tests.hostile.node import AT_ONCE_S, HostileNode
 from tests.hostile.peer import Gone, RawPeer, accepted
+from tests.waiting import wait_until
 
 EVERY_PDU = (1, 2, 3, 4, 5, 6, 7)
 UNKNOWN_PDU = (0, 8, 0x41, 0xFF)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import wait_until
 from tests.hostile import wire
 from tests.hostile.node import ASSOCIATION_TIMEOUT_S, CYCLES, IDLE_TIMEOUT_S, HostileNode, good_bytes
 from tests.hostile.peer import Gone, RawPeer
 from tests.hostile.wire import p_data, pdv
+from tests.waiting import wait_until
 
 SLACK_S = 3.0
 OTHERS = "127.0.0.66"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Authority, Leaf
-from tests.gateway_process import wait_until
 from tests.hostile import wire
 from tests.hostile.node import ASSOCIATION_TIMEOUT_S, HostileNode
 from tests.hostile.peer import Gone, RawPeer
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(40)
 SLACK_S = 3.0

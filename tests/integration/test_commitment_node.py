@@ -12,9 +12,10 @@ import pytest
 
 from tests.builders import ct_series, write_series
 from tests.commitment_site import CommitmentSCU, ReportSCP, committed, failed
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 CONFIGURATION = """\
 version: 1

@@ -26,9 +26,10 @@ from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecisi
 from gateway.retry import Policy
 from gateway.spool import Spool
 from tests.builders import ct_series, write_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.orthanc import Orthanc
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 POLICY = Policy(first_retry_s=0.2, factor=1.5, longest_wait_s=0.5, give_up_after_s=3600.0, refused_attempts=3)
 

@@ -18,9 +18,10 @@ from gateway.journal import JournalReader
 from gateway.journal.records import Duplicates
 from gateway.receive.admit import AdmissionLimits
 from tests.builders import ct_series, torso_series, with_attributes, write_series
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.peers import RawSender, Receiver, RecordingSCP, encoded, receiver, recording_scp, storescu
 from tests.stow import multipart, part10, stow_server
+from tests.waiting import wait_until
 
 EXPLICIT, JPEG_LOSSLESS = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
 QUICK = CONFIGURATION.replace("quiet_for: 1500ms", "quiet_for: 300ms")

@@ -32,7 +32,7 @@ from gateway.journal.records import NewInstance, NewJob, SeriesDecision
 from gateway.modelhost import landlock, sandbox
 from gateway.spool import Spool
 from tests.builders import ct_series, write_series
-from tests.gateway_process import wait_until
+from tests.waiting import wait_until
 
 FAKES = Path(__file__).parents[1] / "fake_models"
 PATIENCE_S = 120.0

@@ -12,12 +12,13 @@ import pytest
 
 from tests.builders import ct_series
 from tests.commitment_site import PUSH_MODEL, CommitmentSCU
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.hostile import wire
 from tests.hostile.peer import Gone, RawPeer
 from tests.peers import encoded
 from tests.ports import free_port
 from tests.stow import AUTHORIZATION, CONTENT_TYPE, TOKEN, multipart, part10, post
+from tests.waiting import wait_until
 
 NAME, ID = "Planted^Patient", "PLANTED-77"
 PLANTED = b"planted"

@@ -13,8 +13,9 @@ from pydicom import Dataset, dcmread
 
 from tests.builders import torso_series, with_attributes, write_series
 from tests.crash.test_node_kill import send
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.orthanc import Orthanc
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

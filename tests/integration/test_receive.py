@@ -48,6 +48,7 @@ from tests.peers import (
     recording_scp,
     storescu,
 )
+from tests.waiting import wait_until
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "fixture"
 CT = str(CTImageStorage)
@@ -57,14 +58,6 @@ CT = str(CTImageStorage)
 def gateway(tmp_path: Path) -> Iterator[Receiver]:
     with receiver(tmp_path) as running:
         yield running
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
-    """Wait for a condition; fail after the deadline."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 def members(gateway: Receiver) -> list[Any]:
@@ -169,7 +162,7 @@ def test_one_association_too_many_is_rejected_as_transient(tmp_path: Path) -> No
             assert sender.association.is_established
             assert "Local Limit Exceeded" in echoscu(gateway.port).stderr
             assert records(gateway)[0]["name"] == "TOO_MANY_ASSOCIATIONS"
-        eventually(lambda: gateway.associations.count() == 0)
+        wait_until(lambda: gateway.associations.count() == 0)
         assert echoscu(gateway.port).returncode == 0
 
 
@@ -181,21 +174,21 @@ def test_an_association_is_open_until_it_ends_in_any_way(gateway: Receiver, endi
         association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
     else:
         getattr(association, ending)()
-    eventually(lambda: gateway.associations.by_source() == {})
+    wait_until(lambda: gateway.associations.by_source() == {})
 
 
 def test_a_silent_peer_loses_its_association(tmp_path: Path) -> None:
     with receiver(tmp_path, idle_timeout_s=0.5) as gateway:
         sender = RawSender(gateway.port, [CT])
-        eventually(lambda: gateway.associations.by_source() == {})
-        eventually(lambda: not sender.association.is_established)
+        wait_until(lambda: gateway.associations.by_source() == {})
+        wait_until(lambda: not sender.association.is_established)
 
 
 def test_a_peer_that_stops_in_the_middle_of_a_pdu_loses_its_association(tmp_path: Path) -> None:
     with receiver(tmp_path, idle_timeout_s=0.5) as gateway:
         sender = RawSender(gateway.port, [CT])
         sender.association.dul.socket.socket.sendall(b"\x04\x00\x00\x00\x10\x00half")
-        eventually(lambda: gateway.associations.by_source() == {})
+        wait_until(lambda: gateway.associations.by_source() == {})
         assert stored_files(gateway) == []
 
 
@@ -206,7 +199,7 @@ def test_stop_lets_an_open_association_finish(tmp_path: Path) -> None:
         sender = RawSender(port, [CT])
         stopping = threading.Thread(target=gateway.scp.stop, args=(20.0,))
         stopping.start()
-        eventually(lambda: not _connects(port))
+        wait_until(lambda: not _connects(port))
         assert sender.send(CT, dataset.SOPInstanceUID, encoded(dataset)).Status == 0x0000
         sender.association.release()
         stopping.join(timeout=30.0)
@@ -219,7 +212,7 @@ def test_stop_aborts_what_does_not_finish_in_time(tmp_path: Path) -> None:
         sender = RawSender(gateway.port, [CT])
         started = time.monotonic()
     assert time.monotonic() - started < 15
-    eventually(lambda: not sender.association.is_established)
+    wait_until(lambda: not sender.association.is_established)
 
 
 def _connects(port: int) -> bool:
@@ -485,7 +478,7 @@ def test_a_connection_cut_in_the_middle_of_an_object_stores_nothing(gateway: Rec
     sender.association.bind(evt.EVT_PDU_SENT, cut)
     sender.association.dimse_timeout = 2
     assert "Status" not in sender.send(CT, dataset.SOPInstanceUID, encoded(dataset))
-    eventually(lambda: gateway.associations.count() == 0)
+    wait_until(lambda: gateway.associations.count() == 0)
     assert stored_files(gateway) == []
     assert send(gateway, dataset).Status == 0x0000
 

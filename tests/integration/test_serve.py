@@ -23,10 +23,11 @@ from gateway.journal.records import NewInstance
 from gateway.modelhost import landlock, sandbox
 from gateway.spool import Spool, relative_path
 from tests.builders import ct_series, write_series
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.integration.test_delivery import queue_for_delivery
 from tests.peers import recording_scp
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 
 @pytest.fixture

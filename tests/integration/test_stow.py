@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -45,6 +44,7 @@ from tests.stow import (
     raw,
     stow_server,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -83,13 +83,6 @@ def slowly(*pieces: bytes) -> Iterator[bytes]:
     for piece in pieces:
         yield piece
         time.sleep(0.3)
-
-
-def eventually(condition: Any, within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 # -- what is stored ------------------------------------------------------------------------------
@@ -239,7 +232,7 @@ def test_it_is_refused_by_name(
     assert (reply.status, reply.json["name"]) == (status, name)
     assert reply.headers["warning"].startswith(f'299 aigw "{name}: ')
     assert ("www-authenticate" in reply.headers) is (status == 401)
-    eventually(lambda: names(server) == [name] or name == "NO_PARTS")
+    wait_until(lambda: names(server) == [name] or name == "NO_PARTS")
     assert server.files() == []
     assert TOKEN not in str(server.notes)
 
@@ -370,8 +363,8 @@ def test_content_length_that_lies(server: StowServer, series: list[Dataset]) -> 
     # More than ever comes: the parts that are complete are stored, and the break is written down.
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall((head % (4 << 30)).encode() + body[:-40])
-        eventually(lambda: len(server.rows()) == 2)
-    eventually(lambda: names(server)[-1:] == ["CLIENT_GONE"])
+        wait_until(lambda: len(server.rows()) == 2)
+    wait_until(lambda: names(server)[-1:] == ["CLIENT_GONE"])
     assert len(server.rows()) == 2 == len(server.files())
     assert server.requests.count() == 0
 
@@ -404,7 +397,7 @@ def test_a_client_that_goes_silent_is_cut_off(tmp_path: Path) -> None:
     with stow_server(tmp_path, limits=StowLimits(idle_timeout_s=0.4)) as server, begin(server) as connection:
         connection.sendall(b"--")
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
-        eventually(lambda: names(server) == ["CLIENT_TOO_SLOW"])
+        wait_until(lambda: names(server) == ["CLIENT_TOO_SLOW"])
 
 
 def test_a_client_that_trickles_is_cut_off(tmp_path: Path) -> None:
@@ -492,7 +485,7 @@ def test_an_address_that_crowds_in_takes_places_from_itself_only(
     body = multipart([part10(series[0])])
     other = socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.9", 0))
     with other, begin(server, len(body)) as storing:
-        eventually(lambda: server.requests.count("vna") == 1)
+        wait_until(lambda: server.requests.count("vna") == 1)
         crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
         assert all(gone(each) for each in crowd[:22])
         assert is_alive(server)
@@ -507,11 +500,11 @@ def test_an_address_that_crowds_in_takes_places_from_itself_only(
 def test_one_request_too_many_is_asked_to_come_again(tmp_path: Path, series: list[Dataset]) -> None:
     with stow_server(tmp_path, limits=StowLimits(max_requests=1)) as server:
         with begin(server):
-            eventually(lambda: server.requests.count("vna") == 1)
+            wait_until(lambda: server.requests.count("vna") == 1)
             reply = server.post(multipart([part10(series[0])]))
             assert (reply.status, reply.json["name"]) == (503, "TOO_MANY_REQUESTS")
             assert int(reply.headers["retry-after"]) > 0
-        eventually(lambda: server.requests.count() == 0)
+        wait_until(lambda: server.requests.count() == 0)
         assert server.post(multipart([part10(series[0])])).status == 200
 
 
@@ -522,7 +515,7 @@ def test_a_peer_leaves_room_for_others(tmp_path: Path, series: list[Dataset], ow
     other = WebPeer(KnownPeer("ct", "CT", "127.0.0.1"), token="another-token-of-the-tests")  # noqa: S106
     limits = StowLimits(max_requests=2)
     with stow_server(tmp_path, [greedy, other], limits) as server, begin(server):
-        eventually(lambda: server.requests.count("vna") == 1)
+        wait_until(lambda: server.requests.count("vna") == 1)
         body = multipart([part10(series[0])])
         refused = server.post(body).json
         assert refused["name"] == "TOO_MANY_REQUESTS_OF_PEER"
@@ -580,6 +573,7 @@ import sys
 from pathlib import Path
 from gateway.receive.stow.request import StowLimits
 from tests.stow import stow_server
+from tests.waiting import wait_until
 with stow_server(Path(sys.argv[1]), limits=StowLimits(max_requests=20)) as server:
     print(server.port, flush=True)
     sys.stdin.read()

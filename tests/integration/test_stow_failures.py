@@ -16,8 +16,8 @@ from gateway.journal.records import Duplicates
 from gateway.receive.admit import AdmissionLimits
 from gateway.receive.stow.part import Part
 from tests.builders import ct_series
-from tests.gateway_process import wait_until
 from tests.stow import BOUNDARY, Reply, StowServer, multipart, part10, stow_server
+from tests.waiting import wait_until
 
 SMALL = AdmissionLimits(keep_free_bytes=1 << 60)
 

@@ -21,11 +21,12 @@ from requests import Session
 
 from gateway.journal import JournalReader
 from tests.builders import ct_series
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.orthanc import Orthanc
 from tests.peers import encoded
 from tests.ports import free_port
 from tests.stow import AUTHORIZATION, BOUNDARY, CONTENT_TYPE, TOKEN, multipart, part10, post
+from tests.waiting import wait_until
 
 STORED = {**AUTHORIZATION, "Content-Type": CONTENT_TYPE}
 

@@ -19,10 +19,11 @@ from pynetdicom import AE
 from gateway.journal import JournalReader
 from tests.builders import ct_series
 from tests.certificates import Authority, Leaf, self_signed
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.orthanc import Orthanc
 from tests.peers import echoscu, storescu
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -35,6 +35,7 @@ from tests.certificates import Authority
 from tests.hostile import wire
 from tests.hostile.peer import Gone, RawPeer, accepted
 from tests.peers import SCANNER, RawSender, Receiver, dcmsend, dcmtk, encoded, receiver
+from tests.waiting import wait_until
 
 CT = str(CTImageStorage)
 COMMITMENT = b"1.2.840.10008.1.20.1"
@@ -44,13 +45,6 @@ COMMITMENT = b"1.2.840.10008.1.20.1"
 def gateway(tmp_path: Path) -> Iterator[Receiver]:
     with receiver(tmp_path) as running:
         yield running
-
-
-def eventually(condition, within_s: float = 20.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 def open_descriptors() -> int:
@@ -188,7 +182,7 @@ def test_a_message_that_is_no_c_store_has_a_limit_of_its_own(gateway: Receiver) 
         peer.associated()
         with pytest.raises(Gone):
             _ask(peer, wire.message(1, find, bytes(100 << 20), fragment=120_000))
-    eventually(lambda: names(gateway) == ["MESSAGE_TOO_LARGE"])
+    wait_until(lambda: names(gateway) == ["MESSAGE_TOO_LARGE"])
     assert "More than 32 MiB" in records(gateway)[0][1]
 
 
@@ -238,7 +232,7 @@ def test_of_messages_that_are_sent_without_waiting_one_is_held_in_memory(tmp_pat
         peer.socket.settimeout(60)
         thread = threading.Thread(target=send_all, args=(peer,))
         thread.start()
-        eventually(lambda: service.sizes, 20)
+        wait_until(lambda: service.sizes, 20)
         before = -1
         while sent[0] != before:  # until nobody takes anything more
             before = sent[0]
@@ -276,9 +270,9 @@ def test_a_violation_is_aborted_as_provider_with_its_reason_and_recorded(
     with RawPeer(gateway.port) as peer:
         peer.associated().send(lie)
         assert abort_of(peer) == (2, reason)
-    eventually(lambda: names(gateway) == [name])
+    wait_until(lambda: names(gateway) == [name])
     assert records(gateway)[0][1].startswith("scanner: ")
-    eventually(lambda: gateway.associations.count() == 0)
+    wait_until(lambda: gateway.associations.count() == 0)
 
 
 @pytest.mark.parametrize("pdu_type", [0x47, 0x02, 0x04, 0x05])
@@ -301,7 +295,7 @@ def test_a_peer_that_trickles_a_pdu_loses_its_association(tmp_path: Path) -> Non
         with RawPeer(gateway.port) as peer:
             peer.associated()
             assert peer.trickle(wire.message(3, wire.c_echo_rq()), 0.2) < 30
-        eventually(lambda: names(gateway) == ["PEER_TOO_SLOW"])
+        wait_until(lambda: names(gateway) == ["PEER_TOO_SLOW"])
 
 
 def test_a_peer_that_trickles_its_request_is_cut_off_in_time(tmp_path: Path) -> None:
@@ -318,8 +312,8 @@ def test_idle_connections_make_room_for_a_peer_that_asks(tmp_path: Path) -> None
         idle = [RawPeer(gateway.port) for _ in range(60)]
         with RawPeer(gateway.port) as peer:
             assert peer.associated().echo() == 0
-        eventually(lambda: gateway.scp._connections.count() <= 8)
-        eventually(lambda: names(gateway) == ["TOO_MANY_CONNECTIONS"])
+        wait_until(lambda: gateway.scp._connections.count() <= 8)
+        wait_until(lambda: names(gateway) == ["TOO_MANY_CONNECTIONS"])
         for each in idle:
             each.close()
 
@@ -332,10 +326,10 @@ def test_associations_that_end_together_are_no_crowd(tmp_path: Path) -> None:
             peer.send(wire.release_rq())
         for peer in peers:
             assert peer.read_pdu(20).kind == wire.RELEASE_RP
-        eventually(lambda: gateway.associations.count() == 0)
+        wait_until(lambda: gateway.associations.count() == 0)
         for peer in peers:
             peer.close()
-        eventually(lambda: gateway.scp._connections.count() == 0)
+        wait_until(lambda: gateway.scp._connections.count() == 0)
         assert names(gateway) == []
 
 
@@ -354,12 +348,12 @@ def test_connections_that_come_and_go_leave_nothing_behind(gateway: Receiver) ->
                     peer.associated()
                 if number % 3 == 1:
                     peer.send(wire.abort())
-        eventually(lambda: gateway.associations.count() == 0 and gateway.scp._connections.count() == 0)
+        wait_until(lambda: gateway.associations.count() == 0 and gateway.scp._connections.count() == 0)
 
     come_and_go()
     threads, descriptors = threading.active_count(), open_descriptors()
     come_and_go()
-    eventually(lambda: threading.active_count() <= threads)
+    wait_until(lambda: threading.active_count() <= threads)
     assert open_descriptors() <= descriptors
 
 
@@ -389,7 +383,7 @@ def test_a_stop_in_the_middle_of_a_data_set_does_not_wait_for_its_peer(tmp_path:
         peer.send(
             wire.p_data(wire.pdv(1, 3, wire.c_store_rq(b"1.2.3"))) + wire.p_data(wire.pdv(1, 0, b"half"))
         )
-        eventually(lambda: any((gateway.folder / "spool").rglob("*.part")))
+        wait_until(lambda: any((gateway.folder / "spool").rglob("*.part")))
         began = time.monotonic()
     assert time.monotonic() - began < 15
     assert [found.kind for found in peer.until_closed(15)] == [wire.ABORT]
@@ -410,7 +404,7 @@ def test_a_peer_with_storage_classes_gets_only_those(tmp_path: Path) -> None:
         assert names(gateway) == []
         with RawPeer(gateway.port) as peer:
             assert accepted(peer.associate(wire.associate_rq(proposals[1:2]))) == {3: 3}
-        eventually(lambda: records(gateway))
+        wait_until(lambda: records(gateway))
         ((name, reason),) = records(gateway)
         assert name == "NO_PRESENTATION_CONTEXT_ACCEPTED"
         assert "MRImageStorage with ExplicitVRLittleEndian: the SOP class is not taken" in reason
@@ -425,7 +419,7 @@ def test_of_what_is_proposed_in_vain_the_other_side_is_told_the_first(gateway: R
     proposals = [wire.Context(2 * number + 1, b"1.2.3.%d" % number, syntaxes) for number in range(100)]
     with RawPeer(gateway.port) as peer:
         assert set(accepted(peer.associate(wire.associate_rq(proposals))).values()) == {3}
-    eventually(lambda: names(gateway) == ["NO_PRESENTATION_CONTEXT_ACCEPTED"])
+    wait_until(lambda: names(gateway) == ["NO_PRESENTATION_CONTEXT_ACCEPTED"])
     told = letter(gateway)
     assert "1.2.3.0 with 1.2.840.113619.5.0, 1.2.840.113619.5.1, 1.2.840.113619.5.2 and 37 more: " in told
     assert "the SOP class is not taken; 1.2.3.1 with" in told
@@ -463,7 +457,7 @@ def test_an_end_inside_a_message_ends_it_and_keeps_nothing(gateway: Receiver, en
         peer.associated()
         peer.send(wire.p_data(wire.pdv(1, 3, wire.c_store_rq(b"1.2.3")), wire.pdv(1, 0, b"half")) + ending)
         assert [found.kind for found in peer.until_closed(15)] in ([], [wire.RELEASE_RP])
-    eventually(lambda: not any((gateway.folder / "spool").rglob("*.part")))
+    wait_until(lambda: not any((gateway.folder / "spool").rglob("*.part")))
 
 
 @pytest.mark.parametrize("ending", [wire.release_rq(), wire.abort()], ids=["release", "abort"])
@@ -472,7 +466,7 @@ def test_an_end_after_a_command_is_acted_on_at_once(tmp_path: Path, ending: byte
     with receiver(tmp_path, idle_timeout_s=60.0) as gateway, RawPeer(gateway.port) as peer:
         peer.associated().send(wire.p_data(wire.pdv(1, 3, wire.c_store_rq(b"1.2.3"))) + ending)
         peer.until_closed(15)
-        eventually(lambda: gateway.associations.count() == 0)
+        wait_until(lambda: gateway.associations.count() == 0)
     assert names(gateway) == []
 
 

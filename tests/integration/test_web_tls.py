@@ -24,10 +24,11 @@ from gateway.web import tls
 from gateway.web.tls import TlsDoor
 from tests.builders import ct_series
 from tests.certificates import Authority, Leaf
-from tests.gateway_process import CONFIGURATION, GatewayProcess, wait_until
+from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.peers import encoded
 from tests.ports import free_port
 from tests.stow import AUTHORIZATION, CONTENT_TYPE, StowServer, multipart, part10, stow_server
+from tests.waiting import wait_until
 
 FIELDS = [f"{name}: {value}" for name, value in {**AUTHORIZATION, "Content-Type": CONTENT_TYPE}.items()]
 

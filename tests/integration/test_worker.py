@@ -28,8 +28,9 @@ from gateway.jobs.messages import (
     WorkerSettings,
 )
 from tests.builders import ct_series, torso_series, with_attributes, write_series
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.gateway_process import GatewayProcess
 from tests.scripted_peer import ScriptedPeer
+from tests.waiting import wait_until
 
 SHAPE, SPACING_MM = (28, 48, 48), (10.0, 8.0, 8.0)
 

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from gateway.journal import Journal, JournalReader
 from gateway.journal.profiles import Profiles
 from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecision
 from gateway.spool import Spool
+from tests.waiting import wait_until
 
 SCRIPTED_WORKER = Path(__file__).parent / "scripted_worker.py"
 
@@ -135,17 +135,7 @@ class Bench:
         connection.close()
 
     def wait_for(self, job_id: int, state: str) -> dict[str, Any]:
-        return wait_for(lambda: (r := self.record(job_id))["state"] == state and r)
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
+        return wait_until(lambda: (r := self.record(job_id))["state"] == state and r)
 
 
 Make = Callable[..., Bench]
@@ -256,7 +246,7 @@ def test_a_worker_that_does_not_read_its_request_is_ended_too(bench: Make) -> No
     pipe_bytes = 64 * 1024
     b.dispatcher._settings = replace(b.dispatcher._settings, software_version="x" * 4 * pipe_bytes)
     b.executor.start()
-    pid = wait_for(lambda: (h := b.executor.health()).ready and h.pid)
+    pid = wait_until(lambda: (h := b.executor.health()).ready and h.pid)
     os.kill(pid, signal.SIGSTOP)
     b.thread.start()
     job = b.wait_for(b.jobs[0], "done")
@@ -268,7 +258,7 @@ def test_a_worker_killed_from_outside_loses_nothing(bench: Make) -> None:
     b = bench("hang-once")
     b.start()
     b.wait_for(b.jobs[0], "running")
-    wait_for((b.folder / "hanging").exists)
+    wait_until((b.folder / "hanging").exists)
     b.executor.kill(0)
     done = b.wait_for(b.jobs[0], "done")
     assert (done["attempts"], done["failure_name"]) == (2, None)
@@ -322,7 +312,7 @@ def test_jobs_wait_while_no_model_can_be_loaded(bench: Make) -> None:
     b = bench("ok")
     b.executor._workers[0]._settings = WorkerSettings("cpu", ("broken",), (), 0.05)
     b.start()
-    wait_for(lambda: "MODEL_CARD_INVALID" in b.executor.health().reason)
+    wait_until(lambda: "MODEL_CARD_INVALID" in b.executor.health().reason)
     assert not b.executor.health().ready
     assert b.record(b.jobs[0])["state"] == "queued"
 
@@ -333,7 +323,7 @@ def test_a_worker_that_cannot_start_is_tried_again_and_jobs_wait(tmp_path: Path)
     executor = LocalExecutor([settings], log, (sys.executable, "-c", "raise SystemExit(3)"))
     executor.start()
     try:
-        wait_for(lambda: "exit code 3" in executor.health().reason)
+        wait_until(lambda: "exit code 3" in executor.health().reason)
         assert executor.alive
     finally:
         executor.stop()
@@ -388,7 +378,7 @@ def test_a_job_that_merely_waited_for_its_model_is_not_charged_for_the_end_of_th
     b = bench("until-released")
     b.start()
     b.wait_for(b.jobs[0], "running")
-    wait_for(lambda: b.dispatcher._slots[0].running[0].stage == "segment")
+    wait_until(lambda: b.dispatcher._slots[0].running[0].stage == "segment")
     culprit = b.add(2, "crash-beside", "urgent")
     b.wait_for(culprit, "failed")
     (b.folder / "released").touch()
@@ -399,7 +389,7 @@ def test_a_job_that_merely_waited_for_its_model_is_not_charged_for_the_end_of_th
 def test_a_job_that_can_be_cancelled_ends_without_its_worker(bench: Make) -> None:
     b = bench("obedient", job_timeout_s=0.3)
     b.start()
-    pid = wait_for(lambda: (h := b.executor.health()).ready and h.pid)
+    pid = wait_until(lambda: (h := b.executor.health()).ready and h.pid)
     assert b.wait_for(b.jobs[0], "failed")["failure_name"] == "JOB_TIMEOUT"
     assert b.executor.health().pid == pid
 
@@ -417,7 +407,7 @@ def test_a_model_that_ends_its_process_on_three_series_is_switched_off_and_other
     b = bench("model-crash", "model-crash", "model-crash", "model-crash", "ok", retry_after_s=30.0)
     b.start()
     b.wait_for(b.jobs[4], "done")
-    waiting = wait_for(lambda: (r := b.record(b.jobs[3]))["hold_name"] and r)
+    waiting = wait_until(lambda: (r := b.record(b.jobs[3]))["hold_name"] and r)
     assert (waiting["state"], waiting["attempts"]) == ("queued", 0)
     assert waiting["hold_name"] == "MODEL_SWITCHED_OFF"
     assert "failed on 3 different series" in waiting["hold_reason"]
@@ -438,7 +428,7 @@ def test_jobs_of_a_model_whose_files_are_gone_wait_uncharged_until_it_is_repaire
     b = bench("missing", "ok")
     b.start()
     b.wait_for(b.jobs[1], "done")
-    waiting = wait_for(lambda: (r := b.record(b.jobs[0]))["hold_name"] and r)
+    waiting = wait_until(lambda: (r := b.record(b.jobs[0]))["hold_name"] and r)
     assert (waiting["state"], waiting["attempts"]) == ("queued", 0)
     assert waiting["hold_name"] == "MODEL_FILE_MISSING"
     (b.folder / "repaired").touch()
@@ -529,9 +519,9 @@ def test_a_report_says_nothing_good_of_the_model(bench: Make) -> None:
     b.start()
     for job in b.jobs[:3]:
         b.wait_for(job, "failed")
-    held = wait_for(lambda: b.journal.holds())
+    held = wait_until(lambda: b.journal.holds())
     assert held["model-crash"].name == "MODEL_SWITCHED_OFF", "a report in between is no success of the model"
-    reports = wait_for(
+    reports = wait_until(
         lambda: (
             (r := [j for j in b.all_jobs() if j["purpose"] == "failure_report" and j["state"] == "done"])
             and len(r) == 3

@@ -22,8 +22,8 @@ from gateway.modelhost import client, memory, share
 from gateway.modelhost.client import ModelClient, ModelUnavailable
 from gateway.modelhost.process import ModelProcess
 from gateway.modelhost.protocol import Begin, Predicted, Refused
-from tests.gateway_process import wait_until
 from tests.unit.test_modelhost import volume
+from tests.waiting import wait_until
 
 SILENT = (sys.executable, "-c", "import sys, time; time.sleep(600)")
 

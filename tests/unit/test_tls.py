@@ -26,6 +26,7 @@ from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings
 from gateway.receive.tls.source import TlsSource
 from gateway.receive.tls.watch import CertificateWatch
 from tests.certificates import Authority, Leaf, self_signed
+from tests.waiting import wait_until
 
 DAY_S = 24 * 3600.0
 
@@ -142,13 +143,6 @@ def greeting(to: Port, leaf: Leaf | None) -> bytes:
         return b""
 
 
-def eventually(holds: Any, within_s: float = 20.0) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
 def test_a_trusted_certificate_gets_in_and_is_known(authority: Authority, ours: Leaf, theirs: Leaf) -> None:
     with port(authority.files(ours)) as to:
         assert greeting(to, theirs) == b"hello"
@@ -159,7 +153,7 @@ def test_a_trusted_certificate_gets_in_and_is_known(authority: Authority, ours: 
 def test_without_a_certificate_only_where_none_is_required(authority: Authority, ours: Leaf) -> None:
     with port(authority.files(ours)) as to:
         assert greeting(to, None) == b""
-        eventually(lambda: to.names() == ["CERTIFICATE_MISSING"])
+        wait_until(lambda: to.names() == ["CERTIFICATE_MISSING"])
     with port(authority.files(ours), "optional") as to:
         assert greeting(to, None) == b"hello"
         assert to.subjects == [None]
@@ -178,11 +172,11 @@ def test_certificates_that_are_wrong_are_refused_by_name(
         with port(authority.files(ours), mode) as to:
             for leaf in wrong.values():
                 assert greeting(to, leaf) == b""
-            eventually(lambda to=to: to.names() == sorted(wrong))
+            wait_until(lambda to=to: to.names() == sorted(wrong))
             (told,) = to.advice("CERTIFICATE_NOT_TRUSTED")
             assert "self-signed" in told
             assert greeting(to, stranger) == b""
-            eventually(lambda to=to: to.names() == sorted([*wrong, "CERTIFICATE_NOT_TRUSTED"]))
+            wait_until(lambda to=to: to.names() == sorted([*wrong, "CERTIFICATE_NOT_TRUSTED"]))
             assert "do not know the authority" in to.advice("CERTIFICATE_NOT_TRUSTED")[-1]
             assert all("127.0.0.1" in refusal.advice for refusal in to.refusals)
 
@@ -191,11 +185,11 @@ def test_old_versions_and_weak_suites_are_refused(authority: Authority, ours: Le
     with port(authority.files(ours)) as to:
         for version in ("-tls1", "-tls1_1"):
             assert "Cipher is (NONE)" in client(to, theirs, version, "-cipher", "ALL:@SECLEVEL=0")
-        eventually(lambda: to.names() == ["TLS_VERSION_TOO_OLD"] * 2)
+        wait_until(lambda: to.names() == ["TLS_VERSION_TOO_OLD"] * 2)
         assert "TLS 1.2 or 1.3" in to.refusals[0].advice
         for suite in ("AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA256", "DHE-RSA-AES128-GCM-SHA256"):
             assert "Cipher is (NONE)" in client(to, theirs, "-tls1_2", "-cipher", suite)
-        eventually(lambda: to.names() == ["TLS_NO_SHARED_CIPHER"] * 3 + ["TLS_VERSION_TOO_OLD"] * 2)
+        wait_until(lambda: to.names() == ["TLS_NO_SHARED_CIPHER"] * 3 + ["TLS_VERSION_TOO_OLD"] * 2)
 
 
 def test_the_suites_that_are_offered_are_those_of_the_profile(
@@ -252,11 +246,11 @@ def test_a_peer_that_does_not_trust_us_is_named(tmp_path: Path, authority: Autho
             pytest.raises(ssl.SSLCertVerificationError),
         ):
             context.wrap_socket(raw, server_hostname="localhost")
-        eventually(lambda: to.names() == ["TLS_REFUSED_BY_PEER"])
+        wait_until(lambda: to.names() == ["TLS_REFUSED_BY_PEER"])
         assert "UNKNOWN_CA" in to.refusals[0].reason
         with socket.create_connection(("127.0.0.1", to.number)) as raw:
             raw.sendall(b"\x16\x03\x01")
-        eventually(lambda: to.names() == ["TLS_HANDSHAKE_BROKEN_OFF", "TLS_REFUSED_BY_PEER"])
+        wait_until(lambda: to.names() == ["TLS_HANDSHAKE_BROKEN_OFF", "TLS_REFUSED_BY_PEER"])
 
 
 def test_a_plain_association_on_the_tls_port_is_named(authority: Authority, ours: Leaf) -> None:
@@ -265,7 +259,7 @@ def test_a_plain_association_on_the_tls_port_is_named(authority: Authority, ours
             raw.sendall(b"\x01\x00\x00\x00\x00\x10" + bytes(16))
             with suppress(ConnectionResetError):
                 assert raw.recv(1) == b""
-        eventually(lambda: to.names() == ["TLS_EXPECTED"])
+        wait_until(lambda: to.names() == ["TLS_EXPECTED"])
         assert "port 11112" in to.refusals[0].advice
 
 
@@ -287,7 +281,7 @@ def test_a_handshake_that_never_ends_is_cut_and_delays_nobody(
                     with suppress(ConnectionError):
                         raw.sendall(bytes([byte]))
                 time.sleep(0.1)
-        eventually(lambda: to.names() == ["TLS_HANDSHAKE_TIMEOUT"])
+        wait_until(lambda: to.names() == ["TLS_HANDSHAKE_TIMEOUT"])
         assert 1.9 < time.monotonic() - began_s < 15
 
 
@@ -409,7 +403,7 @@ def test_rsa_certificates_are_taken_and_short_ones_are_not(tmp_path: Path, autho
         assert "Cipher is ECDHE-RSA-AES" in client(to, ours, "-tls1_2")
         assert "TLSv1.3" in client(to, ours)
         client(to, weak, "-cipher", "ALL:@SECLEVEL=0")
-        eventually(lambda: to.names() == ["CERTIFICATE_TOO_WEAK"])
+        wait_until(lambda: to.names() == ["CERTIFICATE_TOO_WEAK"])
         assert "2048 bits" in to.refusals[0].advice
     with pytest.raises(GatewayError, match="EE_KEY_TOO_SMALL"), port(authority.files(weak)):
         pass
