@@ -47,7 +47,7 @@ format: setup  ## Put the code in shape
 	$(BIN)/ruff format .
 
 soak: setup test-tools  ## The kill tests, many more times (about two hours)
-	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash tests/integration/test_durability.py
+	AIGW_KILL_RUNS=500 $(BIN)/pytest tests/crash
 	AIGW_HOSTILE_CYCLES=10000 AIGW_FUZZ_STREAMS=20000 AIGW_FUZZ_STORES=20000 AIGW_FUZZ_EXAMPLES=20000 \
 	  $(BIN)/pytest tests/hostile tests/fuzz tests/property tests/unit --hypothesis-profile exploring --timeout 7200
 	$(MAKE) fuzz

@@ -98,7 +98,7 @@ class RawSender:
         called: str = OUR_AE_TITLE,
     ) -> None:
         ae = AE(calling)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
         for sop_class in sop_classes:
             ae.add_requested_context(sop_class, list(transfer_syntaxes))
         self.association = ae.associate("127.0.0.1", port, ae_title=called)
@@ -145,7 +145,7 @@ class RawSender:
 
     def _answer(self) -> Any:
         """The response; None as soon as the connection is gone, or after the DIMSE timeout."""
-        deadline = time.monotonic() + float(self.association.dimse_timeout or 20)
+        deadline = time.monotonic() + float(self.association.dimse_timeout or 60)
         while time.monotonic() < deadline and self.association.dul.is_alive():
             _, response = self.association.dimse.get_msg(block=False)
             if self._taken:

@@ -298,10 +298,6 @@ def test_a_journal_that_has_no_room_acknowledges_nothing_and_recovers_by_itself(
         assert list((tmp_path / "spool" / "incoming").iterdir()) == []
 
 
-@pytest.mark.skipif(
-    "AIGW_KILL_RUNS" not in os.environ,
-    reason="in `make soak`: once, on a busy machine, the small disk stayed full for the whole minute",
-)
 def test_a_disk_that_fills_up_under_load_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
     """Spool and journal on one small disk, two associations that go on sending while it is full."""
     batches = [ct_series((40, 128, 128), seed=seed) for seed in (1, 2)]
