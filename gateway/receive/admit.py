@@ -128,7 +128,7 @@ class Admission:
         The digest is held until the row is there: nobody takes the file for garbage meanwhile.
         """
         with self.spool.hold(incoming.digest):
-            stored = incoming.keep()
+            stored = incoming.keep(self._is_needed)
             if stored.repaired:
                 self._alarm(stored)
             receipt = self._enter(stored, header, arrival)
@@ -150,13 +150,14 @@ class Admission:
             size_bytes=stored.size_bytes,
             source=arrival.source,
         )
-        try:
+        with _named_journal_errors():
+            # After one the file stays, perhaps without a row: what SQLite says failed may be there.
             return self._journal.record_instance(instance, self._clock.now_s(), self._limits.duplicates)
-        except sqlite3.Error as error:
-            # The file stays without a row, unless it is sent again: what SQLite says failed may be there.
-            raise OutOfResources(
-                "JOURNAL_UNAVAILABLE", f"The journal could not be written ({error}): check its disk."
-            ) from error
+
+    def _is_needed(self, path: str) -> bool:
+        """Whether a row needs a file. One that a crash left without may say another transfer syntax."""
+        with _named_journal_errors():
+            return bool(self._journal.paths_with_prefix(path))
 
     def _alarm(self, stored: StoredFile) -> None:
         """The file that was there was not what was received; the one that came now takes its place."""
@@ -274,6 +275,17 @@ class Intake:
         except BaseException:
             self.discard()
             raise
+
+
+@contextmanager
+def _named_journal_errors() -> Iterator[None]:
+    """sqlite3.Error becomes OutOfResources."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OutOfResources(
+            "JOURNAL_UNAVAILABLE", f"The journal could not be used ({error}): check its disk."
+        ) from error
 
 
 def _check_identity(header: InstanceHeader, arrival: Arrival) -> None:

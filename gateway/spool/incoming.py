@@ -38,7 +38,7 @@ class StoredFile:
     repaired
         A damaged file had this name; it is in quarantine now.
     was_there
-        An intact file had this name already; it stays.
+        An intact file had this name already.
     """
 
     path: str
@@ -113,14 +113,16 @@ class Incoming:
             with memoryview(file) as whole, whole[self._header_bytes :] as view:
                 yield view
 
-    def keep(self) -> StoredFile:
+    def keep(self, is_needed: Callable[[str], bool] = lambda _: True) -> StoredFile:
         """Make the file durable under the digest of its body; see :meth:`gateway.spool.spool.Spool.store`.
 
-        The caller holds the digest (:meth:`gateway.spool.spool.Spool.hold`).
+        An intact file with the same body stays, with its own header, where ``is_needed`` says so of its
+        relative path; else this one takes its place. The caller holds the digest
+        (:meth:`gateway.spool.spool.Spool.hold`).
         """
         try:
             self._write()
-            return self._keep(self.digest)
+            return self._keep(self.digest, is_needed)
         except OSError as error:
             self.discard()
             raise disk_error(error) from error
@@ -128,12 +130,13 @@ class Incoming:
             self.discard()
             raise
 
-    def _keep(self, digest: str) -> StoredFile:
+    def _keep(self, digest: str, is_needed: Callable[[str], bool]) -> StoredFile:
+        path = relative_path(digest)
         folder = f"{self._root}/{OBJECTS}/{digest[:2]}"
         target = f"{folder}/{digest}{SUFFIX}"
         is_known = os.access(target, os.F_OK)  # no exception for what is nearly always so
         found = damage(target, digest, self.body_bytes) if is_known else Found.MISSING
-        if found is Found.INTACT:
+        if found is Found.INTACT and is_needed(path):
             size = self._again(target)
         else:
             if found is Found.DAMAGED:
@@ -144,7 +147,7 @@ class Incoming:
             sync_directory(folder)
         failpoint.reach("spool.directory_synced")
         return StoredFile(
-            relative_path(digest),
+            path,
             digest,
             size,
             repaired=found is Found.DAMAGED,

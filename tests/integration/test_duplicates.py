@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from gateway.journal import JournalReader
@@ -153,6 +154,27 @@ def test_a_damaged_file_is_not_replaced_by_the_same_bytes_under_another_transfer
         assert (stored(tmp_path), gateway.journal.damaged_count()) == ([], 1)
         assert send(gateway, [dataset]) == [0]
         assert (file.read_bytes(), gateway.journal.damaged_count()) == (whole, 0)
+
+
+def test_a_file_that_a_crash_left_does_not_give_its_transfer_syntax_to_what_comes_later(
+    tmp_path: Path,
+) -> None:
+    """Nobody was told that it is kept, and no row says how it came: row and file would differ."""
+    (dataset,) = ct_series((1, 8, 8))
+    with receiver(tmp_path) as gateway:
+        assert relabelled(gateway, dataset).Status == 0
+        (file,) = stored(tmp_path)
+        left = file.read_bytes()
+    (tmp_path / "journal.db").unlink()
+    with receiver(tmp_path) as gateway:
+        assert (stored(tmp_path), file.read_bytes()) == ([file], left)
+        assert send(gateway, [dataset]) == [0]
+        assert str(dcmread(file).file_meta.TransferSyntaxUID) == EXPLICIT
+        (series,) = gateway.journal.receiving_series()
+        (member,) = gateway.journal.members(series.id)
+        assert member.transfer_syntax_uid == EXPLICIT
+        assert send(gateway, [dataset]) == [0]
+        assert relabelled(gateway, dataset).Status == 0x0111
 
 
 def test_so_it_is_over_http(tmp_path: Path) -> None:
