@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.cli.common import EXIT_CONFIGURATION, ConfigOption, JsonOption, load, print_json
+from gateway.cli.common import EXIT_CONFIGURATION, ConfigOption, JsonOption, load, place_text, print_json
 
 if TYPE_CHECKING:
     from gateway.settings import Problem, Settings
@@ -76,7 +76,7 @@ def _config() -> None:
 
 
 def _redacted(value: Any) -> Any:
-    from gateway.settings.document import SECRETS
+    from gateway.settings.secret_places import SECRETS
 
     if isinstance(value, dict):
         return {k: "***" if k in SECRETS else _redacted(v) for k, v in value.items()}
@@ -92,13 +92,15 @@ def _summary(settings: Settings) -> dict[str, Any]:
 
     dicom, web, tls = settings.dicom, settings.web.listen, settings.dicom.tls
     secure = (
-        f"{tls.listen.host}:{tls.listen.port}, client certificates {tls.client_certificates}" if tls else ""
+        f"{place_text(tls.listen.host, tls.listen.port)}, client certificates {tls.client_certificates}"
+        if tls
+        else ""
     )
     peers = [f"{name}: {_peer_text(peer)}" for name, peer in settings.peers.items()]
     return {
-        "ae_title": f"{dicom.ae_title} on {dicom.listen.host}:{dicom.listen.port}",
+        "ae_title": f"{dicom.ae_title} on {place_text(dicom.listen.host, dicom.listen.port)}",
         **({"tls": secure} if tls else {}),
-        "web": f"{web.host}:{web.port}, {'HTTPS' if settings.web.tls else 'HTTP'}",
+        "web": f"{place_text(web.host, web.port)}, {'HTTPS' if settings.web.tls else 'HTTP'}",
         "data_dir": str(settings.data_dir),
         "peers": peers or ["none"],
         "models": [f"{name}: card {choice.card}" for name, choice in settings.models.items()] or ["none"],
@@ -116,5 +118,5 @@ def _peer_text(peer: Peer) -> str:
         f"certificate {peer.certificate}" if peer.certificate else "",
         "web" if peer.web else "",
     ]
-    text = f"{peer.ae_title} @ {peer.host}:{peer.port or 'any port'}, {', '.join(peer.roles)}"
+    text = f"{peer.ae_title} @ {place_text(peer.host, peer.port or 'any port')}, {', '.join(peer.roles)}"
     return ", ".join([text, *(each for each in further if each)])

@@ -28,7 +28,9 @@ EXIT_STATE = 6
 EXIT_CONFIGURATION = 78
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file (YAML).")
+    Path,
+    # Whether it can be read is found out, and said, where it is read.
+    typer.Option("--config", "-c", envvar="AIGW_CONFIG", readable=False, help="Configuration file (YAML)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for programs.")]
 
@@ -91,6 +93,11 @@ def prepare_folder(out: Path) -> None:
         fail("OUT_UNUSABLE", f"{out} cannot be a folder for results: {error.strerror}.", EXIT_USAGE)
     if not usable:
         fail("OUT_UNUSABLE", f"{out} cannot be written to.", EXIT_USAGE)
+
+
+def place_text(host: str, port: int | str) -> str:
+    """``127.0.0.1:104``; an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def clock_text(at_s: float | None) -> str:

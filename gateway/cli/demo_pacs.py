@@ -19,6 +19,7 @@ from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.gate import Gate, RefusalLog
+from gateway.receive.records import Incidents
 from gateway.receive.storage_scp import ScpLimits, StorageSCP
 from gateway.spool import Spool
 
@@ -39,17 +40,17 @@ class DemoPacs:
         clock, log = SystemClock(), _silent()
         callers = Callers(self.ae_title, (), "accept")
         associations, limits = OpenAssociations(), ScpLimits(max_associations=10)
+        incidents = Incidents(self._journal, clock, log)
         self._scp = StorageSCP(
             ae_title=self.ae_title,
             host="127.0.0.1",
             port=0,
-            gate=Gate(callers, limits.max_associations, associations, RefusalLog(self._journal, clock, log)),
+            gate=Gate(callers, limits.max_associations, associations, RefusalLog(incidents)),
             limits=limits,
             contexts=storage_contexts(),
             admission=Admission(self._spool, self._journal, clock, log),
             associations=associations,
-            journal=self._journal,
-            clock=clock,
+            incidents=incidents,
             log=log,
         )
 

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file: its model_dirs are used."),
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="AIGW_CONFIG",
+        readable=False,
+        help="Configuration file: its model_dirs are used.",
+    ),
 ]
 FolderOption = Annotated[
     list[Path] | None, typer.Option("--model-dir", help="Folder with model cards; may repeat.")

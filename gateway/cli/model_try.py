@@ -59,7 +59,13 @@ def try_model(
     model_dir: Annotated[list[Path] | None, typer.Option(help="Folder with model cards; may repeat.")] = None,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file, for its model_dirs."),
+        typer.Option(
+            "--config",
+            "-c",
+            envvar="AIGW_CONFIG",
+            readable=False,
+            help="Configuration file, for its model_dirs.",
+        ),
     ] = None,
     series: Annotated[str | None, typer.Option(help="Series Instance UID, if there are several.")] = None,
     part: Annotated[str, typer.Option(help="Which part of a series that makes several.")] = "",

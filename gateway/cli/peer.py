@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 PeerArgument = Annotated[str, typer.Argument(help="A peer of the configuration, or AE@host:port.")]
 OptionalConfig = Annotated[
-    Path | None, typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file (YAML).")
+    Path | None,
+    typer.Option("--config", "-c", envvar="AIGW_CONFIG", readable=False, help="Configuration file (YAML)."),
 ]
 CallingOption = Annotated[
     str | None, typer.Option("--calling", help="Our AE title; that of the configuration when left out.")
@@ -164,6 +165,9 @@ def _resolve(peer: str, config_file: Path | None, calling: str | None) -> tuple[
 
     settings = load_settings(config_file, os.environ) if config_file else None
     ours = calling or (settings.dicom.ae_title if settings else "AIGW")
+    if not is_ae_title(ours):
+        reason = f"{ours!r} is no AE title: give 1 to 16 printable characters without backslash."
+        fail("NO_AE_TITLE", reason, EXIT_USAGE)
     if settings and peer in settings.peers:
         known = settings.peers[peer]
         if known.port is None:

@@ -54,7 +54,13 @@ def segment(
     ] = "",
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", "-c", envvar="AIGW_CONFIG", help="Configuration file, for --destination."),
+        typer.Option(
+            "--config",
+            "-c",
+            envvar="AIGW_CONFIG",
+            readable=False,
+            help="Configuration file, for --destination.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of a table.")] = False,
 ) -> None:

@@ -15,6 +15,7 @@ from gateway.cli.common import (
     console,
     fail,
     load,
+    place_text,
     print_json,
 )
 from gateway.cli.job_view import printable
@@ -52,7 +53,7 @@ def print_status(found: dict[str, Any], out: Console) -> None:
     for warning in found["warnings"]:
         _line(out, "WARNING", warning)
     for each in found["listeners"]:
-        _line(out, each["name"], f"{each['host']}:{each['port']}")
+        _line(out, each["name"], place_text(each["host"], each["port"]))
     _opened("associations", found["associations"], out)
     _opened("STOW-RS", found["store_requests"], out)
     _instances(found, out)

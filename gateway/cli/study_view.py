@@ -143,7 +143,7 @@ def print_story(each: Record, out: Console) -> None:
     """Every decision in order, with what it was based on."""
     _heading(each, out)
     arrived = f"{clock_text(each['opened_at'])} to {clock_text(each['last_instance_at'])}"
-    line(out, "arrived", f"{each['instances']} instances from {each['source']}, {arrived}")
+    line(out, "arrived", f"{_counted(each['instances'], 'instance')} from {each['source']}, {arrived}")
     for event in each["events"]:
         if event["name"] in _TOLD_OF_ARRIVAL:
             line(out, "", f"{clock_text(event['at'])} {event['reason']}")

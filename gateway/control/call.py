@@ -76,9 +76,9 @@ def _alone(data_dir: Path, lock: Lock) -> AbstractContextManager[object]:
 
 def connect(data_dir: Path) -> socket.socket | None:
     """A connection to the gateway that runs on a data folder, or None; raises GatewayError (NO_ANSWER)."""
+    folder = _open_folder(data_dir)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_TIMEOUT_S)
-    folder = os.open(data_dir, os.O_PATH | os.O_DIRECTORY)
     try:
         connection.connect(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
     except (FileNotFoundError, ConnectionRefusedError):
@@ -91,6 +91,17 @@ def connect(data_dir: Path) -> socket.socket | None:
     finally:
         os.close(folder)
     return connection
+
+
+def _open_folder(data_dir: Path) -> int:
+    """A descriptor of the data folder; raises GatewayError (NO_ANSWER), FileNotFoundError."""
+    try:
+        return os.open(data_dir, os.O_PATH | os.O_DIRECTORY)
+    except PermissionError as error:
+        sentence = f"{data_dir} is not yours to read: run this as the gateway's user."
+        raise GatewayError("NO_ANSWER", sentence) from error
+    except NotADirectoryError as error:
+        raise GatewayError("NO_ANSWER", f"{data_dir} is no folder: correct data_dir.") from error
 
 
 def _ask(connection: socket.socket, orders: Sequence[Order]) -> list[Answer]:

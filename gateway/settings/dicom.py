@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ai.profile import DEFAULT_PROFILE, Compression, SegmentationKind
-from gateway.settings.section import AETitle, Bytes, Listen, Seconds, Section
+from gateway.settings.section import AETitle, Listen, PathName, PduBytes, Seconds, Section, Timeout
 
 
 class Tls(Section):
     """A second listener, for DICOM over TLS (PS3.15 B.12). The files are PEM, read anew when they change."""
 
     listen: Listen = Listen(port=2762)
-    certificate: Path
+    certificate: PathName
     """Ours, followed by the intermediate ones."""
-    key: Path
-    authorities: Path
+    key: PathName
+    authorities: PathName
     """Certificates of who may have signed those of our peers."""
     client_certificates: Literal["required", "optional"] = "required"
     warn_before: Seconds = 30 * 24 * 3600.0
@@ -32,9 +31,9 @@ class Dicom(Section):
     listen: Listen = Listen(port=11112)
     unknown_callers: Literal["reject", "accept"] = "reject"
     max_associations: int = Field(default=40, ge=1, le=1000)
-    max_pdu: Bytes = 131072
-    idle_timeout: Seconds = 60.0
-    association_timeout: Seconds = Field(default=10.0, gt=0)
+    max_pdu: PduBytes = 131072
+    idle_timeout: Timeout = 60.0
+    association_timeout: Timeout = 10.0
     """For a new connection to shake hands (TLS) and to ask for an association (ARTIM timer, PS3.8 9.1.5)."""
     max_connections_per_address: int = Field(default=32, ge=1)
     """That have not asked for an association yet."""

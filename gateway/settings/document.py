@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from gateway.settings.problems import Location, Problem, dotted
+from gateway.settings.secret_places import is_secret, may_be_shown, secret_lines, shown, without_quotes
 
 _MOST_VALUES = 20_000  # a few nested aliases can stand for billions of values
 _DEEPEST = 24
@@ -25,10 +26,6 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 
 class _TooBig(Exception):
     """The document stands for more values than a configuration can need."""
-
-
-SECRETS = ("token", "password")
-"""Settings whose value is never shown."""
 
 
 @dataclass
@@ -46,6 +43,8 @@ class Document:
     """What works, and should be seen to."""
     from_environment: set[Location] = field(default_factory=set)
     """Values in which an environment variable stands."""
+    hidden_lines: frozenset[int] | None = None
+    """Lines that may hold a secret; None while the file could not be parsed."""
 
     def mark(self, location: Location) -> tuple[int, int]:
         """Place of a value, or of the nearest thing around it that is in the file."""
@@ -66,17 +65,8 @@ class Document:
 
     def _problem(self, location: Location, message: str, at: tuple[int, int] | None) -> Problem:
         line, column = at or self.mark(location)
-        shown = 0 < line <= len(self.lines) and not self._holds_secret(line)
-        source = self.lines[line - 1] if shown else ""
-        return Problem(line, column, dotted(location), message, self.file, source)
-
-    def _holds_secret(self, line: int) -> bool:
-        """A line with a token or a password is never shown; what is wrong may be anywhere in it."""
-        text = self.lines[line - 1]
-        return any(f"{name}:" in text for name in SECRETS) or any(
-            location[-1:] and location[-1] in SECRETS and mark[0] == line
-            for location, mark in self.marks.items()
-        )
+        source = self.lines[line - 1] if may_be_shown(self.lines, line, self.hidden_lines) else ""
+        return Problem(line, column, dotted(shown(location)), message, self.file, source)
 
 
 def parse(text: str, file: str, environment: Mapping[str, str]) -> Document:
@@ -96,6 +86,7 @@ def parse(text: str, file: str, environment: Mapping[str, str]) -> Document:
             document.add((), "the file is empty; see config/gateway.yaml for every setting", (1, 1))
             return document
         try:
+            document.hidden_lines = secret_lines(root)
             document.values = _Builder(document, environment).build(root, ())
         except _TooBig:
             document.add((), "not a configuration: too many values or nested too deeply", (1, 1))
@@ -117,7 +108,8 @@ class _Builder:
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         self._document.marks.setdefault(location, mark)
         if node.tag not in _PLAIN_TAGS:
-            self._document.add(location, f"YAML tags such as {node.tag} are not allowed", mark)
+            named = "" if is_secret(location) else f" such as {node.tag}"
+            self._document.add(location, f"YAML tags{named} are not allowed", mark)
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
@@ -186,4 +178,5 @@ def _syntax_error(document: Document, error: yaml.MarkedYAMLError) -> None:
         message = "not YAML: a tab; indent with spaces"
     elif "${" in source:
         message += '; inside { } and [ ] write "${NAME}" in quotes'
-    document.add((), message, (line, column))
+    open_to_all = may_be_shown(document.lines, line, None)
+    document.add((), message if open_to_all else without_quotes(message), (line, column))

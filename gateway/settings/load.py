@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ai.errors import ModelError
-from gateway.settings.document import SECRETS, Document, parse
+from gateway.settings.document import Document, parse
 from gateway.settings.model import Settings
 from gateway.settings.problems import Location, Problem, SettingsError, did_you_mean
 from gateway.settings.references import CHECKS, Check
+from gateway.settings.secret_places import is_secret
 from gateway.settings.section import Section
 from gateway.settings.sources import SOURCE_CHECKS
 from gateway.settings.units import FROM_FILE
@@ -125,6 +126,9 @@ def _note(document: Document, error: ErrorDetails) -> None:
     location: Location = tuple(step for step in error["loc"] if step != "[key]")
     if any(location[:end] in document.broken for end in range(1, len(location) + 1)):
         return
+    items_broken = any(each[: len(location)] == location for each in document.broken)
+    if error["type"] == "too_short" and items_broken:  # pydantic does not count the items that it refused
+        return
     document.add(location, _sentence(error, location))
 
 
@@ -138,11 +142,15 @@ def _sentence(error: ErrorDetails, location: Location) -> str:
             return "must be a mapping of settings (key: value)"
         case "tuple_type":
             return "must be a list, for example [a, b]"
+        case "too_short":
+            return "must name at least one"
         case "string_type":
-            shown = "" if location[-1] in SECRETS else f": {str(error['input'])!r}"
+            shown = "" if is_secret(location) else f": {str(error['input'])!r}"
             return f"must be text; write it in quotes{shown}"
         case "int_parsing" | "int_type" | "int_from_float":
-            return f"must be a whole number, not {str(error['input'])!r}"
+            return "must be a whole number" + (
+                "" if is_secret(location) else f", not {str(error['input'])!r}"
+            )
         case "literal_error":
             given, expected = str(error["input"]), error.get("ctx", {}).get("expected", "")
             return f"must be {expected}, not {given!r}"

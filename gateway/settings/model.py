@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gateway.routing import Priority
 from gateway.settings.dicom import Dicom, Peer, ResultProfile, Tls, WebAccess
-from gateway.settings.section import Bytes, Fraction, Seconds, Section
+from gateway.settings.section import (
+    Bytes,
+    DrainTime,
+    Fraction,
+    PathName,
+    Seconds,
+    Section,
+    SizeLimit,
+    Timeout,
+    Wait,
+)
 from gateway.settings.web import Web
 
 __all__ = ["Dicom", "Peer", "ResultProfile", "Settings", "Tls", "Web", "WebAccess", "Workers"]
@@ -46,7 +55,7 @@ Devices = Annotated[
 class Admission(Section):
     """What is taken in."""
 
-    max_instance_size: Bytes = 2 * 1024**3
+    max_instance_size: SizeLimit = 2 * 1024**3
     refuse_when_disk_over: Fraction = 0.95
     keep_free: Bytes = 512 * 1024**2
     """Refuse (0xA700) when less than this is free on the disk of ``data_dir``, whichever comes first."""
@@ -65,7 +74,7 @@ class Completion(Section):
     """When a series is complete."""
 
     quiet_for: Seconds = 30.0
-    at_most: Seconds = 15 * 60.0
+    at_most: Wait = 15 * 60.0
 
 
 class ModelChoice(Section):
@@ -105,20 +114,20 @@ class Results(Section):
 class Delivery(Section):
     """How long we try to deliver."""
 
-    first_retry: Seconds = 10.0
-    factor: float = Field(default=2.0, ge=1.0)
-    longest_wait: Seconds = 15 * 60.0
+    first_retry: Wait = 10.0
+    factor: float = Field(default=2.0, ge=1.0, le=1000.0)
+    longest_wait: Wait = 15 * 60.0
     give_up_after: Seconds = 14 * 24 * 3600.0
     refused_attempts: int = Field(default=5, ge=1)
     """Attempts for an object that the destination itself refuses (0xA9xx, 0xCxxx)."""
-    timeout: Seconds = 60.0
+    timeout: Timeout = 60.0
 
 
 class Commitment(Section):
     """Reports of storage commitment: the wait before one that could not be delivered is tried again."""
 
-    first_retry: Seconds = Field(default=10.0, gt=0)
-    longest_wait: Seconds = 15 * 60.0
+    first_retry: Wait = 10.0
+    longest_wait: Wait = 15 * 60.0
     give_up_after: Seconds = 3 * 24 * 3600.0
 
 
@@ -128,23 +137,23 @@ class Workers(Section):
     device: Devices = ("auto",)
     max_attempts: int = Field(default=3, ge=1)
     retry_after: Seconds = 10.0
-    job_timeout: Seconds = 30 * 60.0
+    job_timeout: Wait = 30 * 60.0
     memory_limit: Bytes = 0
     """Of the worker's data (RLIMIT_DATA); 0: only the machine's memory bounds a series."""
     model_memory: Bytes = 0
     """On each device, for weights and runs; 0: what is free at the start, less a reserve."""
     deterministic: bool = False
-    step_timeout: Seconds = Field(default=30.0, gt=0)
-    heartbeat: Seconds = Field(default=2.0, gt=0)
-    lease: Seconds = 30.0
+    step_timeout: Timeout = 30.0
+    heartbeat: Timeout = 2.0
+    lease: Timeout = 30.0
 
 
 class Settings(Section):
     """The whole configuration file."""
 
     version: Literal[1]
-    data_dir: Path
-    model_dirs: tuple[Path, ...] = ()
+    data_dir: PathName
+    model_dirs: tuple[PathName, ...] = ()
     """Folders with model cards, searched before the cards that ship with the gateway."""
     dicom: Dicom = Dicom()
     peers: dict[str, Peer] = Field(default={})
@@ -158,4 +167,4 @@ class Settings(Section):
     commitment: Commitment = Commitment()
     web: Web = Web()
     workers: Workers = Workers()
-    drain_timeout: Seconds = 30.0
+    drain_timeout: DrainTime = 30.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
+from gateway.errors import ConfigurationError
 from gateway.routing import ConditionError, parse_condition
 from gateway.settings.document import Document
 from gateway.settings.model import RouteSettings, Settings
@@ -15,7 +17,7 @@ _LEAST_WORKER_MEMORY = 2**30  # with less the worker cannot load its libraries a
 Check = Callable[[Settings, Document], None]
 
 
-def _is_broken(document: Document, section: str) -> bool:
+def is_broken(document: Document, section: str) -> bool:
     """True if a section has problems of its own, so that names missing in it prove nothing."""
     return any(location[:1] == (section,) for location in document.broken)
 
@@ -56,14 +58,14 @@ def check_actions(settings: Settings, document: Document) -> None:
             continue
         if route.model is None and (*here, "model") not in document.broken:
             document.add(here, f'route "{route.name}" needs a model, or action: ignore')
-        elif route.model and route.model not in settings.models and not _is_broken(document, "models"):
+        elif route.model and route.model not in settings.models and not is_broken(document, "models"):
             hint = did_you_mean(route.model, settings.models)
             document.add((*here, "model"), f'unknown model "{route.model}"{hint}')
         _check_destinations(settings, document, index, route)
 
 
 def _check_destinations(settings: Settings, document: Document, index: int, route: RouteSettings) -> None:
-    if _is_broken(document, "peers"):
+    if is_broken(document, "peers"):
         return
     for position, name in enumerate(route.send):
         here = ("routes", index, "send", position)
@@ -107,29 +109,29 @@ def check_profiles(settings: Settings, document: Document) -> None:
 def check_bounds(settings: Settings, document: Document) -> None:
     """Settings that only make sense together."""
     completion, workers, delivery = settings.completion, settings.workers, settings.delivery
-    if completion.quiet_for > completion.at_most and not _is_broken(document, "completion"):
+    if completion.quiet_for > completion.at_most and not is_broken(document, "completion"):
         document.add(("completion", "quiet_for"), f"is longer than at_most ({completion.at_most:g} s)")
-    if workers.heartbeat * 2 > workers.lease and not _is_broken(document, "workers"):
+    if workers.heartbeat * 2 > workers.lease and not is_broken(document, "workers"):
         document.add(("workers", "heartbeat"), f"must fit twice into lease ({workers.lease:g} s)")
-    if 0 < workers.memory_limit < _LEAST_WORKER_MEMORY and not _is_broken(document, "workers"):
+    if 0 < workers.memory_limit < _LEAST_WORKER_MEMORY and not is_broken(document, "workers"):
         document.add(("workers", "memory_limit"), "the worker needs at least 1GiB; 0 is no limit")
-    if len(set(workers.device)) < len(workers.device) and not _is_broken(document, "workers"):
+    if len(set(workers.device)) < len(workers.device) and not is_broken(document, "workers"):
         document.add(("workers", "device"), "names a device twice; each has one worker")
-    if "auto" in workers.device and len(workers.device) > 1 and not _is_broken(document, "workers"):
+    if "auto" in workers.device and len(workers.device) > 1 and not is_broken(document, "workers"):
         document.add(("workers", "device"), "auto is every GPU already; name it alone")
-    if delivery.first_retry > delivery.longest_wait and not _is_broken(document, "delivery"):
+    if delivery.first_retry > delivery.longest_wait and not is_broken(document, "delivery"):
         message = f"is longer than longest_wait ({delivery.longest_wait:g} s)"
         document.add(("delivery", "first_retry"), message)
     waits = settings.commitment
     in_order = waits.first_retry <= waits.longest_wait <= waits.give_up_after
-    if not in_order and not _is_broken(document, "commitment"):
+    if not in_order and not is_broken(document, "commitment"):
         message = "first_retry, longest_wait and give_up_after: none may be shorter than the one before"
         document.add(("commitment",), message)
 
 
 def check_listeners(settings: Settings, document: Document) -> None:
     """Each port has one listener."""
-    if _is_broken(document, "dicom") or _is_broken(document, "web"):
+    if is_broken(document, "dicom") or is_broken(document, "web"):
         return
     tls = settings.dicom.tls
     listeners = [
@@ -145,21 +147,46 @@ def check_listeners(settings: Settings, document: Document) -> None:
 
 
 def check_storage_classes(settings: Settings, document: Document) -> None:
-    """Storage classes are UIDs, or keywords that the dictionary knows."""
-    lists: dict[Location, tuple[str, ...]] = {("dicom", "storage_classes"): settings.dicom.storage_classes}
-    lists |= {("peers", n, "storage_classes"): peer.storage_classes for n, peer in settings.peers.items()}
-    for location, texts in lists.items():
-        for index, text in enumerate(texts):
-            if not is_uid(text) and not _is_sop_class_keyword(text):
-                message = f'"{text}" is neither a UID nor the keyword of a SOP class'
-                document.add((*location, index), message)
+    """Storage classes are UIDs or keywords, and what a peer may store is taken at all."""
+    ours: Location = ("dicom", "storage_classes")
+    further = _class_uids(document, ours, settings.dicom.storage_classes)
+    for name, peer in settings.peers.items():
+        here: Location = ("peers", name, "storage_classes")
+        wanted = _class_uids(document, here, peer.storage_classes)
+        if not wanted or is_broken(document, "dicom"):
+            continue
+        from gateway.receive.contexts import storage_class_uids  # slow to import, seldom needed
+
+        taken = {*storage_class_uids(), *further.values()}
+        for index, uid in wanted.items():
+            if uid not in taken:
+                text = peer.storage_classes[index]
+                message = f'"{text}" is no class of the standard: it must stand in dicom.storage_classes too'
+                document.add((*here, index), message)
 
 
-def _is_sop_class_keyword(text: str) -> bool:
-    from pydicom import uid  # slow to import, seldom needed
+def _class_uids(document: Document, location: Location, texts: Sequence[str]) -> dict[int, str]:
+    """Position to UID; those that are neither UID nor keyword are noted and left out."""
+    found = {}
+    for index, text in enumerate(texts):
+        if is_uid(text):
+            found[index] = text
+            continue
+        from gateway.receive.contexts import storage_class_uids  # slow to import, seldom needed
 
-    found = getattr(uid, text, None)
-    return isinstance(found, uid.UID) and found.type == "SOP Class"
+        try:
+            (found[index],) = storage_class_uids(only=(text,))
+        except ConfigurationError:
+            message = f'"{text}" is neither a UID nor the keyword of a storage SOP class'
+            document.add((*location, index), message)
+    return found
+
+
+def check_folders(settings: Settings, document: Document) -> None:
+    """Folders with model cards should be there."""
+    for index, folder in enumerate(settings.model_dirs):
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a folder above is closed
+            document.warn(("model_dirs", index), f"{folder} is no folder that can be read")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -170,4 +197,5 @@ CHECKS: tuple[Check, ...] = (
     check_bounds,
     check_listeners,
     check_storage_classes,
+    check_folders,
 )

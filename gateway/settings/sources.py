@@ -7,14 +7,16 @@ import itertools
 import re
 
 from gateway.receive.names import is_loopback
+from gateway.receive.tally import UNKNOWN
 from gateway.settings.dicom import Peer
 from gateway.settings.document import Document
 from gateway.settings.model import Settings
 from gateway.settings.problems import Location
-from gateway.settings.references import Check
+from gateway.settings.references import Check, is_broken
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})?(\.[A-Za-z0-9_-]{1,63})*\.?")
 _ONLY_DIGITS = re.compile(r"[0-9.]+|.*:.*")  # meant as an address, so no name
+_SPAN = re.compile(r"[0-9]{1,3}\.[0-9.xX*\s-]*[xX*-][0-9.xX*\s-]*")  # 10.1.0.1-10.1.0.9, 10.1.0.x
 _OF_SOURCES = ("addresses", "max_associations", "storage_classes", "tls", "certificate", "web")
 _SHORTEST_SECRET = 16
 
@@ -43,12 +45,21 @@ def _place_problem(text: str) -> str:
                 return f'"{text}" is no range of addresses; write it like 10.1.0.0/16'
             return f'"{text}" is an address inside of a range; the range is {meant}'
         return ""
+    if _SPAN.fullmatch(text):
+        return f'"{text}" is no address; ranges go into addresses, with a prefix length, like 10.1.0.0/16'
     try:
         ipaddress.ip_address(text)
     except ValueError:
         if _ONLY_DIGITS.fullmatch(text) or not _HOST_NAME.fullmatch(text):
             return f'"{text}" is neither an IP address nor a host name'
     return ""
+
+
+def check_names(settings: Settings, document: Document) -> None:
+    """No peer has the name that stands for strangers."""
+    if UNKNOWN in settings.peers:
+        message = f"{UNKNOWN} is what callers that are no peer are counted under; give this one another name"
+        document.add(("peers", UNKNOWN), message)
 
 
 def check_roles(settings: Settings, document: Document) -> None:
@@ -60,7 +71,7 @@ def check_roles(settings: Settings, document: Document) -> None:
                 if (*here, setting) in document.marks:
                     message = f'peer "{name}" does not have the role source, so this has no effect'
                     document.add((*here, setting), message)
-        if peer.max_associations > settings.dicom.max_associations:
+        if peer.max_associations > settings.dicom.max_associations and not is_broken(document, "dicom"):
             message = f"is more than dicom.max_associations ({settings.dicom.max_associations})"
             document.add((*here, "max_associations"), message)
 
@@ -69,7 +80,7 @@ def check_certificates(settings: Settings, document: Document) -> None:
     """Certificates can be understood, and there is a listener that can ask for them."""
     for name, peer in settings.peers.items():
         here: Location = ("peers", name)
-        if settings.dicom.tls is None and ("dicom", "tls") not in document.broken:
+        if settings.dicom.tls is None and not is_broken(document, "dicom"):
             if peer.tls == "required":
                 document.add(
                     (*here, "tls"), "needs dicom.tls, the listener for TLS: without it nothing comes in"
@@ -183,6 +194,7 @@ def _is_broken(document: Document, peer: str) -> bool:
 
 
 SOURCE_CHECKS: tuple[Check, ...] = (
+    check_names,
     check_addresses,
     check_roles,
     check_certificates,

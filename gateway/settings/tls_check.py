@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.clock import SystemClock
-from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings
+from gateway.errors import GatewayError
+from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings, make_context
 from gateway.settings.dicom import Tls
 from gateway.settings.document import Document
 from gateway.settings.model import Settings
@@ -17,13 +18,18 @@ WARN_BEFORE_S = 30 * 24 * 3600.0
 
 
 def check_tls_files(settings: Settings, document: Document) -> None:
-    """The files are there, can be read, and belong together."""
+    """The files are there, can be read, belong together, and a listener can be made of them."""
     warn_before_s, now_s = warn_before(settings), SystemClock().now_s()
     for here, files in _listeners(settings):
         problems = file_problems(files)
         for name, message in problems:
             document.add((*here, name), message)
         if not problems:
+            try:
+                make_context(files, required=True)
+            except GatewayError as error:
+                document.add((*here, "certificate"), error.reason)
+                continue
             for name, message in file_warnings(files, now_s, warn_before_s):
                 document.warn((*here, name), message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +29,10 @@ def _parse(value: object, units: Mapping[str, float], example: str) -> float:
     match = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in units:
         raise ValueError(f"write a number with its unit ({', '.join(units)}), for example {example}")
-    return float(match[1]) * units[match[2]]
+    number = float(match[1]) * units[match[2]]
+    if not math.isfinite(number):
+        raise ValueError("is too large to be meant")
+    return number
 
 
 def parse_duration_s(value: object, info: ValidationInfo) -> object:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
-from gateway.settings.section import Bytes, Listen, Seconds, Section
+from gateway.settings.section import Listen, PathName, Section, SizeLimit, Timeout
 
 
 class Stow(Section):
     """What STOW-RS takes in one request, from a peer with ``web``."""
 
     max_instances: int = Field(default=10_000, ge=1)
-    max_request: Bytes = 16 * 1024**3
+    max_request: SizeLimit = 16 * 1024**3
     max_requests: int = Field(default=8, ge=1)
     """At the same time; further ones get 503."""
-    idle_timeout: Seconds = Field(default=30.0, gt=0)
+    idle_timeout: Timeout = 30.0
     """A client that sends nothing for so long is cut off."""
 
 
 class WebTls(Section):
     """HTTPS on ``web.listen``: PEM files, read anew when they change. Clients need no certificate."""
 
-    certificate: Path
+    certificate: PathName
     """Ours, followed by the intermediate ones."""
-    key: Path
+    key: PathName
 
 
 class Web(Section):

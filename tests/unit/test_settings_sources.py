@@ -45,6 +45,12 @@ def tls_folder(tmp_path: Path) -> Path:
         ("addresses: [10.1.2.300]", "peers.a.addresses.0", "neither an IP address nor a host name"),
         ("addresses: ['fd00:::1']", "peers.a.addresses.0", "neither an IP address nor a host name"),
         ("addresses: ['a b']", "peers.a.addresses.0", "neither an IP address nor a host name"),
+        ("addresses: [10.1.0.1-10.1.0.9]", "peers.a.addresses.0", "ranges go into addresses"),
+        ("addresses: [10.1.0.1 - 10.1.0.9]", "peers.a.addresses.0", "like 10.1.0.0/16"),
+        ("addresses: [10.1.0.1-9]", "peers.a.addresses.0", "like 10.1.0.0/16"),
+        ("addresses: [10.1.0.x]", "peers.a.addresses.0", "like 10.1.0.0/16"),
+        ("addresses: [10.1.X.X]", "peers.a.addresses.0", "like 10.1.0.0/16"),
+        ("addresses: ['10.1.0.*']", "peers.a.addresses.0", "like 10.1.0.0/16"),
         ("max_associations: 41", "peers.a.max_associations", "more than dicom.max_associations (40)"),
         ("storage_classes: [CTImage]", "peers.a.storage_classes.0", "neither a UID nor the keyword"),
         ("tls: required", "peers.a.tls", "needs dicom.tls"),
@@ -185,6 +191,22 @@ def test_tls_files_start_at_the_file_and_are_looked_into(tls_folder: Path) -> No
     assert "is not the key of" in found[0].message
     assert "No such file" in found[1].message
     assert (found[0].column, found[1].column) == (41, 59)
+
+
+def test_a_key_that_openssl_does_not_take_is_found_before_the_start(tls_folder: Path) -> None:
+    Authority(tls_folder / "weak").issue("weak", "/CN=weak", rsa_bits=1024)
+    (found,) = problems(tls_folder, TLS.replace("gateway.", "weak/weak."))
+    assert (found.path, found.line) == ("dicom.tls.certificate", 3)
+    assert "OpenSSL does not take" in found.message
+    web = "web: {tls: {certificate: weak/weak.pem, key: weak/weak.key}}\n"
+    (found,) = problems(tls_folder, web)
+    assert found.path == "web.tls.certificate"
+
+
+def test_a_name_that_looks_a_little_like_an_address_is_a_name(tmp_path: Path) -> None:
+    names = "[1-2.ct.clinic, 10.ct.clinic, x1, 4.3.2.1.dsl.clinic, a-10]"
+    settings, _ = load(tmp_path, peers(f"a: {{ae_title: A, host: h, roles: [source], addresses: {names}}}"))
+    assert len(settings.peers["a"].addresses) == 5
 
 
 def test_each_port_has_one_listener(tls_folder: Path) -> None:
