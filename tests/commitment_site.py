@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.journal import Journal
 from gateway.receive.admit import Admission, AdmissionLimits
 from gateway.receive.associations import OpenAssociations
@@ -30,11 +29,13 @@ from gateway.receive.commitment.reporter import CommitmentReporter
 from gateway.receive.commitment.service import StorageCommitment
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.gate import Gate, RefusalLog
+from gateway.receive.records import Incidents
 from gateway.receive.storage_scp import ScpLimits, StorageSCP
 from gateway.retry import Policy
 from gateway.spool import Spool
 from gateway.upkeep import Keeper
 from tests.peers import OUR_AE_TITLE, SCANNER, SCANNER_AE_TITLE
+from tests.waiting import wait_until
 
 PUSH_MODEL, PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -64,21 +65,18 @@ class CommittingNode:
 
     def wait_for_failure(self, name: str, timeout_s: float = 20.0) -> dict[str, Any]:
         """Wait until the newest request could not be told for this reason."""
-        deadline = time.monotonic() + timeout_s
-        while (row := self.commitments()[0])["failure_name"] != name:
-            assert time.monotonic() < deadline, row
-            time.sleep(0.02)
-        return row
+        wait_until(lambda: self.commitments()[0]["failure_name"] == name, timeout_s, name)
+        return self.commitments()[0]
 
     def wait_for(self, state: str, timeout_s: float = 20.0, count: int = 1) -> list[dict[str, Any]]:
         """Wait until so many requests are in a state."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            found = [row for row in self.commitments() if row["state"] == state]
-            if len(found) >= count:
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"not {state} in {timeout_s} s: {self.commitments()}")
+
+        def found() -> list[dict[str, Any]]:
+            rows = [row for row in self.commitments() if row["state"] == state]
+            return rows if len(rows) >= count else []
+
+        rows: list[dict[str, Any]] = wait_until(found, timeout_s, f"{count} {state}")
+        return rows
 
 
 @contextmanager
@@ -90,6 +88,8 @@ def committing_node(
     idle_timeout_s: float = 20.0,
     tls_only: frozenset[str] = frozenset(),
     unknown_callers: Literal["reject", "accept"] = "reject",
+    keep_free_bytes: int = 0,
+    clock: Clock | None = None,
 ) -> Iterator[CommittingNode]:
     """A receiver on a free loopback port that commits storage and reports."""
     lines: list[dict[str, Any]] = []
@@ -101,13 +101,17 @@ def committing_node(
     log = structlog.wrap_logger(
         None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
-    clock, associations = SystemClock(), OpenAssociations()
+    clock, associations = clock or SystemClock(), OpenAssociations()
     spool, journal = Spool(folder / "spool"), Journal(folder / "journal.db")
     journal.recover(clock.now_s())
+    admission = Admission(
+        spool, journal, clock, log, AdmissionLimits(keep_free_bytes=keep_free_bytes, refuse_over_fraction=1.0)
+    )
     asked: list[float] = []
     open_lines, exchange = Lines(), Exchange()
+    incidents = Incidents(journal, clock, log)
     service = StorageCommitment(
-        journal, spool.root, associations, open_lines, exchange, clock, log,
+        journal, spool.root, admission.check_space, associations, open_lines, exchange, incidents, clock, log,
         lambda: asked.append(clock.now_s()),
     )  # fmt: skip
     settings = ReporterSettings(OUR_AE_TITLE, {each.name: each for each in addresses}, policy, 5.0, tls_only)
@@ -115,9 +119,7 @@ def committing_node(
     reporter = CommitmentReporter(
         journal, spool.root, open_lines, exchange, settings, keeper.examine, clock, log
     )
-    gate = Gate(
-        Callers(Node(OUR_AE_TITLE), peers, unknown_callers), 20, associations, RefusalLog(journal, clock, log)
-    )
+    gate = Gate(Callers(Node(OUR_AE_TITLE), peers, unknown_callers), 20, associations, RefusalLog(incidents))
     scp = StorageSCP(
         ae_title=OUR_AE_TITLE,
         host="127.0.0.1",
@@ -125,12 +127,9 @@ def committing_node(
         gate=gate,
         limits=ScpLimits(idle_timeout_s=idle_timeout_s),
         contexts=storage_contexts(),
-        admission=Admission(
-            spool, journal, clock, log, AdmissionLimits(keep_free_bytes=0, refuse_over_fraction=1.0)
-        ),
+        admission=admission,
         associations=associations,
-        journal=journal,
-        clock=clock,
+        incidents=incidents,
         log=log,
         services=[service],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -40,7 +41,7 @@ class CommitmentRoom(Room):
                 yield KeptInstance(**{**dict(row), **flags})
 
     def refused_duplicates(self, series: Iterable[SeriesKey], source: str) -> set[str]:
-        """SOP Instance UIDs of which ``source`` sent other bytes, or another transfer syntax: refused."""
+        """SOP Instance UIDs of which ``source`` sent other bytes, which were refused."""
         keys = (_series_values(each) for each in series)
         rows = (self._connection.query("refused_duplicates", {**key, "source": source}) for key in keys)
         return {row["sop_instance_uid"] for row in itertools.chain.from_iterable(rows)}
@@ -57,8 +58,8 @@ class CommitmentRoom(Room):
 
         The same transaction with the same instances is told once more; while its report waits, asking again
         is only a reason not to wait longer, and adds nothing to the journal. A request that names every
-        member of a series that is being received, and nothing that is missing here, is evidence that the
-        series is complete: written down with it.
+        member of a series that this source is sending, and nothing that is missing here, is evidence that
+        the series is complete: written down with it.
 
         Raises
         ------
@@ -70,7 +71,7 @@ class CommitmentRoom(Room):
         instances = as_json(request.references)
         seen = self._connection.query("commitment_of_transaction", vars(request))
         if seen:
-            _require_same(request, self.commitment_references(seen[0]["id"]))
+            _require_same(request, self._connection.query("commitment_to_report", {"id": seen[0]["id"]})[0])
         with self._connection.transaction() as work:
             known = work.one("commitment_of_transaction", vars(request))
             if known is None:
@@ -80,8 +81,10 @@ class CommitmentRoom(Room):
                 commitment_id = int(known["id"])
                 if not seen:  # asked on two associations in the same moment
                     row = work.one("commitment_to_report", {"id": commitment_id})
-                    _require_same(request, _references(row) if row else ())
-                is_news = _ask_again(work, known, request, first_report_at, at)
+                    assert row is not None  # noqa: S101 - it is there in this transaction
+                    _require_same(request, row)
+                values = {"instances": instances, "first": first_report_at, "at": at}
+                is_news = _ask_again(work, known, request.source, values)
             _tell_series(work, commitment_id, request, outcome, at, is_news=is_news)
         return commitment_id
 
@@ -96,6 +99,20 @@ class CommitmentRoom(Room):
         return [
             WaitingCommitment(**dict(row)) for row in self._connection.query("waiting_commitments", values)
         ]
+
+    def shorten_commitment(self, until: float) -> bool:
+        """Forget which instances a request named that was told or given up until then; False: there is none.
+
+        One at a time, so that nobody waits. Their number and digest stay: asking for the same once more is
+        still understood.
+        """
+        for row in self._connection.query("commitments_in_full", {"until": until}):
+            known = _references(row)
+            with self._connection.transaction() as work:  # perhaps asked once more meanwhile
+                values = {"asked": len(known), "digest": _digest(known)}
+                work.run("shorten_commitment", {"id": row["id"], "finished_at": row["finished_at"], **values})
+            return True
+        return False
 
     def claim_commitment(self, commitment_id: int, at: float) -> ClaimedCommitment:
         """Take a pending one; raises LostRace if it is not pending any more."""
@@ -180,9 +197,13 @@ def _enter(
     return commitment_id
 
 
-def _require_same(request: NewCommitment, known: Sequence[Reference]) -> None:
+def _require_same(request: NewCommitment, known: Row) -> None:
     """The order means nothing, and no request names an instance twice."""
-    if set(known) != set(request.references):
+    if known["digest"] is None:
+        is_same = set(_references(known)) == set(request.references)
+    else:
+        is_same = known["digest"] == _digest(request.references)
+    if not is_same:
         raise RefusedByState(
             "TRANSACTION_UID_IN_USE",
             f"{request.source} has used transaction {request.transaction_uid} for other instances: every "
@@ -190,17 +211,23 @@ def _require_same(request: NewCommitment, known: Sequence[Reference]) -> None:
         )
 
 
-def _ask_again(
-    work: Transaction, known: Row, request: NewCommitment, first_report_at: float, at: float
-) -> bool:
-    """Tell it once more; False if its report waits in any case. Then only one that was tried is due anew."""
+def _digest(references: Sequence[Reference]) -> str:
+    """The same for the same instances in any order."""
+    return hashlib.sha256(as_json(sorted(references)).encode()).hexdigest()
+
+
+def _ask_again(work: Transaction, known: Row, source: str, values: Mapping[str, Any]) -> bool:
+    """Tell it once more; False if its report waits in any case. Then only one that was tried is due anew.
+
+    ``values``: instances, first (time of the next attempt) and at, as in a new row.
+    """
     state = CommitmentState(known["state"])
     waits = state is CommitmentState.PENDING
     if not waits:
-        reason = f"{request.source} asks for the same once more."
-        take_edge(work, COMMITMENT, known["id"], (state, CommitmentEvent.ASKED_AGAIN), reason, at)
+        reason = f"{source} asks for the same once more."
+        take_edge(work, COMMITMENT, known["id"], (state, CommitmentEvent.ASKED_AGAIN), reason, values["at"])
     if not waits or known["attempts"]:
-        work.run("reopen_commitment", {"id": known["id"], "first": first_report_at, "at": at})
+        work.run("reopen_commitment", {**values, "id": known["id"]})
     return not waits
 
 
@@ -224,7 +251,8 @@ def _tell_series(
             details = {"commitment": commitment_id, "transaction_uid": request.transaction_uid}
             write_event(work, "series", int(newest["id"]), "COMMITMENT_ASKED", text, at, details=details)
         if not outcome.failed:
-            work.run("mark_series_committed", {"id": newest["id"], "count": asked, "at": at})
+            mark = {"id": newest["id"], "count": asked, "source": request.source, "at": at}
+            work.run("mark_series_committed", mark)
 
 
 def _references(row: Row) -> tuple[Reference, ...]:

@@ -7,7 +7,7 @@ import sqlite3
 from gateway.errors import GatewayError
 from gateway.journal.statements import read_sql
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -347,7 +347,7 @@ WHERE substr(path, 9, 10) >= substr(:first, 9, 10) AND substr(path, 9, 10) < sub
   AND path >= :first AND path < :first || char(1114111) ORDER BY path;
 
 -- name: instances_at_path
-SELECT id, sop_instance_uid, quarantined_at FROM instance
+SELECT id, sop_instance_uid, transfer_syntax_uid, quarantined_at FROM instance
 WHERE substr(path, 9, 10) = substr(:path, 9, 10) AND +path = :path;
 
 -- name: quarantine_instance
@@ -466,8 +466,9 @@ SELECT sop_instance_uid, sop_class_uid, study_instance_uid, series_instance_uid,
 FROM instance WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids)) ORDER BY id;
 
 -- name: refused_duplicates
+-- CROSS JOIN: the series first, then its own events; the planner would begin with those of all series.
 SELECT json_extract(event.details, '$.sop_instance_uid') AS sop_instance_uid
-FROM series JOIN event ON event.subject = 'series' AND event.subject_id = series.id
+FROM series CROSS JOIN event ON event.subject = 'series' AND event.subject_id = series.id
 WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series_instance_uid
   AND name = 'DUPLICATE_SOP_INSTANCE_REFUSED' AND json_extract(event.details, '$.source') = :source;
 
@@ -475,7 +476,8 @@ WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series
 SELECT id, state, attempts FROM commitment WHERE source = :source AND transaction_uid = :transaction_uid;
 
 -- name: open_commitments_of
-SELECT count(*) AS n FROM commitment WHERE state IN ('pending', 'reporting') AND source = :source;
+-- The plus sign keeps the index on the states in use: those that were told are far more.
+SELECT count(*) AS n FROM commitment WHERE state IN ('pending', 'reporting') AND +source = :source;
 
 -- name: insert_commitment
 INSERT INTO commitment (source, ae_title, transaction_uid, instances, state, next_attempt_at, created_at)
@@ -483,7 +485,16 @@ VALUES (:source, :ae_title, :transaction_uid, :instances, 'pending', :first, :at
 
 -- name: reopen_commitment
 UPDATE commitment SET attempts = 0, next_attempt_at = :first, created_at = :at, finished_at = NULL, outcome = NULL,
-                      failure_name = NULL, failure_reason = NULL WHERE id = :id;
+                      failure_name = NULL, failure_reason = NULL, asked = NULL, digest = NULL,
+                      instances = CASE WHEN digest IS NULL THEN instances ELSE :instances END WHERE id = :id;
+
+-- name: commitments_in_full
+SELECT id, finished_at, instances FROM commitment WHERE digest IS NULL AND finished_at <= :until
+ORDER BY finished_at LIMIT 1;
+
+-- name: shorten_commitment
+UPDATE commitment SET instances = '[]', asked = :asked, digest = :digest
+WHERE id = :id AND finished_at = :finished_at;
 
 -- name: newest_revision_size
 SELECT id, instance_count FROM series
@@ -491,9 +502,13 @@ WHERE study_instance_uid = :study_instance_uid AND series_instance_uid = :series
 ORDER BY revision DESC LIMIT 1;
 
 -- name: mark_series_committed
--- Asking again for what was asked for is no news: it must not put the decision off.
+-- Asking again for what was asked for is no news: it must not put the decision off. Only who sends a series knows
+-- that it is complete: what another asks for is what it has seen of it.
 UPDATE series SET committed_at = :at, committed_count = :count
-WHERE id = :id AND state = 'receiving' AND instance_count = :count
+WHERE id = :id AND state = 'receiving' AND instance_count = :count AND source = :source
+  AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.study_instance_uid = series.study_instance_uid
+    AND instance.series_instance_uid = series.series_instance_uid AND instance.role = 'member'
+    AND instance.last_revision IS NULL AND instance.source <> :source)
   AND (committed_at IS NULL OR committed_at < last_instance_at OR committed_count <> :count);
 
 -- name: waiting_commitments
@@ -525,6 +540,6 @@ UPDATE commitment SET next_attempt_at = :at WHERE state = 'pending';
 SELECT state, count(*) AS n FROM commitment GROUP BY state;
 
 -- name: list_commitments
-SELECT id, source, ae_title, transaction_uid, json_array_length(instances) AS asked, state, attempts, next_attempt_at,
-       created_at, finished_at, outcome, failure_name, failure_reason
+SELECT id, source, ae_title, transaction_uid, coalesce(asked, json_array_length(instances)) AS asked, state, attempts,
+       next_attempt_at, created_at, finished_at, outcome, failure_name, failure_reason
 FROM commitment ORDER BY id DESC LIMIT :limit;

@@ -18,6 +18,7 @@ from gateway.journal.records import (
     Receipt,
     ReceivingSeries,
     SeriesDecision,
+    StoredAs,
     StoredPath,
 )
 from gateway.journal.restore import run_again
@@ -83,6 +84,11 @@ class ReceivingRoom(Room):
         """
         rows = self._connection.query("paths_between", {"first": prefix})
         return [StoredPath(row["path"], bool(row["is_quarantined"])) for row in rows]
+
+    def stored_as(self, path: str) -> list[StoredAs]:
+        """What rows need the file with this relative path."""
+        rows = self._connection.query("instances_at_path", {"path": path})
+        return [StoredAs(row["sop_instance_uid"], row["transfer_syntax_uid"]) for row in rows]
 
     def quarantine(self, path: str, reason: str, at: float) -> bool:
         """Say that a file is damaged or gone; True if that is new. Nothing is run on it any more."""

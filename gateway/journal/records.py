@@ -77,6 +77,14 @@ class StoredPath:
 
 
 @dataclass(frozen=True)
+class StoredAs:
+    """What a row says of the file that it points to."""
+
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True)
 class ReceivingSeries:
     """A series revision that may still grow."""
 

@@ -124,7 +124,8 @@ CREATE TABLE commitment (                -- a request for storage commitment, an
   source          TEXT NOT NULL,         -- name of the peer that asked
   ae_title        TEXT NOT NULL,         -- under which it asked
   transaction_uid TEXT NOT NULL,
-  instances       TEXT NOT NULL,         -- JSON: [[SOP Class UID, SOP Instance UID], …] in the order of the request
+  instances       TEXT NOT NULL,         -- JSON: [[SOP Class UID, SOP Instance UID], …] in the order of the request;
+                                         -- empty some days after it was told, or given up
   state           TEXT NOT NULL CHECK (state IN ('pending', 'reporting', 'reported', 'dead')),
   attempts        INTEGER NOT NULL DEFAULT 0,
   next_attempt_at REAL NOT NULL,
@@ -133,9 +134,13 @@ CREATE TABLE commitment (                -- a request for storage commitment, an
   outcome         TEXT,                  -- JSON: what was reported: committed (a number), failed [[class, instance, reason], …]
   failure_name    TEXT,
   failure_reason  TEXT,
+  asked           INTEGER,               -- how many instances there were, where they are empty
+  digest          TEXT,                  -- SHA-256 of them, sorted: whether the same is asked for again
   UNIQUE (source, transaction_uid)
 );
-CREATE INDEX commitment_open ON commitment (state, next_attempt_at) WHERE state IN ('pending', 'reporting');
+-- Not partial: SQLite does not see that a condition on one state implies one on several.
+CREATE INDEX commitment_by_state ON commitment (state, next_attempt_at);
+CREATE INDEX commitment_in_full ON commitment (finished_at) WHERE digest IS NULL;
 
 CREATE TABLE event (                     -- what happened and why, in order; never changed
   id         INTEGER PRIMARY KEY,

@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from gateway.clock import SystemClock
 from gateway.completion import Complete, CompletionRules, decide
 from gateway.journal import JournalReader
 from gateway.receive.commitment import lines as commitment_lines
+from gateway.receive.commitment import reporter as commitment_reporter
 from gateway.receive.commitment.link import ReportAddress
 from gateway.retry import Policy
+from gateway.upkeep import Keeper
 from tests.builders import ct_series, uid
 from tests.commitment_site import (
     CT_IMAGE,
     IMPLICIT,
     CommitmentSCU,
+    CommittingNode,
     ReportSCP,
     committed,
     committing_node,
@@ -28,6 +32,7 @@ from tests.commitment_site import (
 )
 from tests.peers import SCANNER, SCANNER_AE_TITLE
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
@@ -403,3 +408,128 @@ def test_a_node_that_stops_tells_the_peers_that_wait(tmp_path: Path, images: lis
         scu.ask("1.9.1", asked)
         assert scu.report()[0] == ALL_COMMITTED
         node.wait_for("reported")
+
+
+# -- trouble of ours ----------------------------------------------------------------------------
+
+
+def unreadable(node: CommittingNode, sop_instance_uid: str) -> tuple[str, bytes]:
+    """Make a file one that cannot be opened, also for root; its path below the spool, and its content."""
+    (kept,) = node.journal.kept_instances([sop_instance_uid])
+    path = node.spool.root / kept.path
+    content = path.read_bytes()
+    path.unlink()
+    path.symlink_to(path.name)
+    return kept.path, content
+
+
+def test_a_file_that_cannot_be_opened_keeps_no_other_report_back(
+    tmp_path: Path, images: list[Dataset]
+) -> None:
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        stored = scu.store(images)
+        path, content = unreadable(node, stored[0][1])
+        scu.ask("1.9.1", stored)
+        scu.ask("1.9.2", stored[1:])
+        assert scu.report()[1].TransactionUID == "1.9.2"
+
+        def waits() -> bool:
+            row = node.commitments()[1]
+            return bool(row["failure_name"] == "INSTANCE_NOT_VERIFIED" and path in row["failure_reason"])
+
+        wait_until(waits, what="the reason why it is not told")
+        (tmp_path / "restored").write_bytes(content)
+        (tmp_path / "restored").replace(node.spool.root / path)
+        kind, report = scu.report()
+        assert (kind, report.TransactionUID) == (ALL_COMMITTED, "1.9.1")
+
+
+@pytest.mark.parametrize("has_port", [False, True])
+def test_a_report_whose_files_can_never_be_read_is_given_up_after_few_attempts(
+    tmp_path: Path, images: list[Dataset], has_port: bool
+) -> None:
+    """Also while the peer waits on its association, on which it could be told at any time."""
+    policy = Policy(1.0, 1.0, 1.0, 2.0, 1)
+    with ReportSCP() as there:
+        addresses = [at(there.port)] if has_port else []
+        with committing_node(tmp_path, addresses, policy=policy) as node, CommitmentSCU(node.port) as scu:
+            stored = scu.store(images)
+            unreadable(node, stored[0][1])
+            scu.ask("1.9.1", stored)
+            (row,) = node.wait_for("dead")
+            assert row["failure_name"] == "INSTANCE_NOT_VERIFIED"
+            assert "commitment.give_up_after" in row["failure_reason"]
+            assert row["attempts"] <= 5, "half a second lies between two"
+            assert scu.told.empty()
+            assert there.told.empty()
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_a_clock_that_is_set_back_makes_no_storm_of_attempts(tmp_path: Path, images: list[Dataset]) -> None:
+    class Clock(SystemClock):
+        back_s = 0.0
+
+        def now_s(self) -> float:
+            return super().now_s() - self.back_s
+
+    clock, policy = Clock(), Policy(10.0, 2.0, 900.0, 3 * 86400.0, 1)
+    with committing_node(tmp_path, policy=policy, clock=clock) as node:
+        with CommitmentSCU(node.port) as scu:
+            scu.ask("1.9.1", scu.store(images))
+        node.wait_for_failure("PEER_WITHOUT_PORT")
+        clock.back_s = 3600.0
+        wait_until(lambda: node.commitments()[0]["attempts"] == 2, what="the overdue one")
+        time.sleep(1.0)
+        assert node.commitments()[0]["attempts"] == 2
+
+
+def test_a_disk_that_is_too_full_for_images_is_too_full_for_requests(tmp_path: Path) -> None:
+    with committing_node(tmp_path, keep_free_bytes=1 << 60) as node, CommitmentSCU(node.port) as scu:
+        answer = scu.ask("1.9.1", [(CT_IMAGE, uid(9, 1))])
+        assert answer.Status == 0x0213
+        assert answer.ErrorComment.startswith("DISK_FULL: ")
+        assert node.commitments() == []
+        reader = JournalReader(tmp_path / "journal.db")
+        (refusal,) = reader.refusals(subjects=["commitment"])
+        reader.close()
+        assert (refusal["name"], refusal["details"]["dimse_status"]) == ("DISK_FULL", "0213")
+
+
+@pytest.mark.usefixtures("hangs_up")
+def test_while_a_peer_is_down_an_attempt_reads_the_files_of_one_request_only(
+    tmp_path: Path, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    examine = Keeper.examine
+
+    def counted(self: Keeper, paths: list[str]) -> int:
+        read.extend(paths)
+        return examine(self, paths)
+
+    monkeypatch.setattr(Keeper, "examine", counted)
+    with committing_node(tmp_path, [at(free_port())], policy=Policy(2.0, 1.0, 2.0, 60.0, 1)) as node:
+        with CommitmentSCU(node.port) as scu:
+            for number, reference in enumerate(scu.store(images)):
+                scu.ask(f"1.9.{number}", [reference])
+
+        def attempts() -> int:
+            return sum(row["attempts"] for row in node.commitments())
+
+        wait_until(lambda: attempts() >= 2, what="a second attempt")
+        files = len(read)
+        assert files <= attempts() + 1  # one that may be under way
+
+
+def test_a_request_that_was_told_long_ago_is_shortened_and_can_be_asked_for_again(
+    tmp_path: Path, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment_reporter, "_TOLD_IN_FULL_S", 0.0)
+    with committing_node(tmp_path) as node, CommitmentSCU(node.port) as scu:
+        asked = scu.store(images)
+        scu.ask("1.9.1", asked)
+        assert scu.report()[0] == ALL_COMMITTED
+        wait_until(lambda: not node.journal.commitment_references(1), what="the references to be forgotten")
+        assert node.commitments()[0]["asked"] == len(asked)
+        assert scu.ask("1.9.1", asked[1:]).Status == 0x0115
+        assert scu.ask("1.9.1", asked).Status == 0x0000
+        assert committed(scu.report()[1]) == [instance for _, instance in asked]

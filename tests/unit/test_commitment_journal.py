@@ -212,6 +212,44 @@ def test_no_report_is_sent_twice_after_it_was_acknowledged() -> None:
     assert after == {CommitmentEvent.ASKED_AGAIN}
 
 
+def told_in_full(site: Site, commitment_id: int) -> bool:
+    with site.journal._connection.transaction() as work:
+        row = work.one("commitment_to_report", {"id": commitment_id})
+    assert row is not None
+    return bool(row["instances"] != "[]")
+
+
+def test_a_request_that_was_told_long_ago_is_kept_as_a_number_and_a_digest(tmp_path: Path) -> None:
+    site = Site(tmp_path / "journal.db")
+    for _ in range(3):
+        site.receive()
+    told, given_up, waiting = (ask(site, references(2), f"9.{number}") for number in range(3))
+    claimed = site.journal.claim_commitment(told, site.tick())
+    told_at = site.tick()
+    site.journal.commitment_reported(claimed, Outcome(claimed.references), "here", told_at)
+    claimed = site.journal.claim_commitment(given_up, site.tick())
+    failure = Failure("PEER_UNREACHABLE", "down.")
+    site.journal.commitment_dead(claimed, Outcome(claimed.references), failure, site.tick())
+    assert not site.journal.shorten_commitment(told_at - 0.5)
+    assert site.journal.shorten_commitment(told_at)
+    assert not site.journal.shorten_commitment(told_at)
+    assert [told_in_full(site, each) for each in (told, given_up, waiting)] == [False, True, True]
+    assert site.journal.shorten_commitment(site.at)
+    assert not site.journal.shorten_commitment(1e9), "one that waits keeps its instances"
+    rows = site.journal._connection.query("list_commitments", {"limit": 9})
+    assert [row["asked"] for row in rows] == [2, 2, 2]
+    # Nobody can tell the difference.
+    with pytest.raises(RefusedByState, match="TRANSACTION_UID_IN_USE"):
+        ask(site, references(3), "9.0")
+    assert ask(site, references(2)[::-1], "9.0") == told
+    assert ask(site, references(2), "9.1") == given_up
+    for each in (told, given_up):
+        claimed = site.journal.claim_commitment(each, site.tick())
+        assert sorted(claimed.references) == references(2)
+        site.journal.commitment_reported(claimed, Outcome(claimed.references), "here", site.tick())
+        assert site.journal.shorten_commitment(site.at), "and after it was told again, it is forgotten again"
+
+
 # -- evidence of completeness -----------------------------------------------------------------
 
 RULES = CompletionRules(quiet_for_s=30.0, at_most_s=900.0)
@@ -266,6 +304,40 @@ def test_a_request_for_some_members_or_with_something_missing_says_nothing(tmp_p
     ask(site, references(2), "9.1")
     assert isinstance(verdict(site), Wait)
     ask(site, references(3), "9.2", missing=1)
+    assert isinstance(verdict(site), Wait)
+
+
+def test_only_who_sends_a_series_says_that_it_is_complete(tmp_path: Path) -> None:
+    """An archive that asks for all that it has seen knows nothing of what its sender still has."""
+    site = Site(tmp_path / "journal.db")
+    for _ in range(2):
+        site.receive()
+    ask(site, references(2), source="archive")
+    assert isinstance(verdict(site), Wait)
+    ask(site, references(2), source="scanner")
+    assert isinstance(verdict(site), Complete)
+    header = InstanceHeader(CT, f"{SERIES}.3", STUDY, SERIES, {"Modality": ("CT",)})
+    other = NewInstance(header, "1.2.840.10008.1.2.1", "third", "third.dcm", 100, "archive")
+    site.journal.record_instance(other, site.tick())
+    for source in ("archive", "scanner"):  # each has sent a part
+        ask(site, references(3), "9.3", source=source)
+        assert isinstance(verdict(site), Wait)
+
+
+def test_bytes_that_another_sender_brought_back_are_no_evidence_of_the_first(tmp_path: Path) -> None:
+    """Then the series is that of the other one, and the evidence would name it as who asked."""
+    site = Site(tmp_path / "journal.db")
+    header = InstanceHeader(CT, f"{SERIES}.1", STUDY, SERIES, {"Modality": ("CT",)})
+    for digest, source, rule, receipt in (
+        ("a", "archive", Duplicates.KEEP_FIRST, Receipt.STORED),
+        ("b", "scanner", Duplicates.KEEP_FIRST, Receipt.CONFLICT),
+        ("b", "archive", Duplicates.NEW_REVISION, Receipt.REPLACED),
+    ):
+        new = NewInstance(header, "1.2.840.10008.1.2.1", digest, f"{digest}.dcm", 100, source)
+        assert site.journal.record_instance(new, site.tick(), rule) is receipt
+    (series,) = site.journal.receiving_series()
+    assert series.source == "archive"
+    ask(site, references(1), source="scanner")
     assert isinstance(verdict(site), Wait)
 
 

@@ -337,6 +337,30 @@ def test_after_the_migration_every_state_of_schema_3_goes_on(in_all_states: Path
         journal.close()
 
 
+def test_requests_for_commitment_of_schema_5_are_told_and_shortened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "SCHEMA_VERSION", 5)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            migrate.migrate(connection)
+            row = (
+                "INSERT INTO commitment (source, ae_title, transaction_uid, instances, state, "
+                "next_attempt_at, created_at, finished_at) "
+                "VALUES ('scanner', 'S', ?, '[[\"1.2\",\"1.3\"]]', ?, 50.0, 50.0, ?)"
+            )
+            connection.execute(row, ("1.9.1", "reported", 51.0))
+            connection.execute(row, ("1.9.2", "pending", None))
+    with closing(Journal(path)) as journal:
+        (waiting,) = journal.waiting_commitments(60.0)
+        assert journal.claim_commitment(waiting.id, 60.0).references == (("1.2", "1.3"),)
+        assert journal.shorten_commitment(60.0)
+        assert not journal.shorten_commitment(60.0)
+        assert journal.counts()["commitment"] == {"reported": 1, "reporting": 1}
+    with closing(JournalReader(path)) as reader:
+        assert [each["asked"] for each in reader.commitments()] == [1, 1]
+
+
 KILLED = """
 import os, signal, sqlite3, sys
 from gateway.journal.migrate import migrate

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 
-from gateway.errors import PeerError
+from gateway.errors import PeerError, breaks_protocol
 from gateway.receive.commitment.bounded_call import bound
 from gateway.receive.commitment.link import (
     PUSH_MODEL,
@@ -68,14 +68,10 @@ def open_call(
     """An association that we request as SCP of the class: the role is proposed (PS3.7 D.3.3.4).
 
     Raises PeerError: PEER_UNREACHABLE, ASSOCIATION_REJECTED, NO_PRESENTATION_CONTEXT,
-    MAXIMUM_LENGTH_TOO_SMALL.
+    MAXIMUM_LENGTH_TOO_SMALL, PEER_BREAKS_PROTOCOL.
     """
-    entity = AE(calling_ae_title)
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    entity.acse_timeout = entity.dimse_timeout = timeout_s
-    entity.network_timeout = max(2 * timeout_s, 60.0)
-    entity.connection_timeout = min(timeout_s, _CONNECT_S)
+    entity = _entity(calling_ae_title, timeout_s)
+    opened: list[Association] = []
     try:
         association = entity.associate(
             address.host,
@@ -83,11 +79,21 @@ def open_call(
             contexts=[build_context(PUSH_MODEL, list(TRANSFER_SYNTAXES))],
             ae_title=address.ae_title,
             ext_neg=[build_role(PUSH_MODEL, scu_role=False, scp_role=True)],
-            evt_handlers=[(evt.EVT_CONN_OPEN, bound, [timeout_s]), (evt.EVT_DIMSE_RECV, exchange.on_message)],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, bound, [timeout_s]),
+                (evt.EVT_CONN_OPEN, lambda event: opened.append(event.assoc)),
+                (evt.EVT_DIMSE_RECV, exchange.on_message),
+            ],
         )
     except OSError as error:  # the name of the host is not known
         sentence = f"The host name of {address} cannot be resolved: check host, or the DNS."
         raise PeerError("PEER_UNREACHABLE", sentence, retryable=True) from error
+    except Exception as error:  # pynetdicom raises many types where it trusts a peer
+        if not opened:  # no peer had a part in that
+            raise
+        end(opened[0], politely=False)
+        what = f"did during A-ASSOCIATE what DICOM does not foresee ({type(error).__name__})"
+        raise breaks_protocol(str(address), what) from error
     if not association.is_established:
         raise _not_established(association, address, calling_ae_title)
     try:
@@ -96,6 +102,16 @@ def open_call(
         end(association, politely=True)
         raise
     return association
+
+
+def _entity(calling_ae_title: str, timeout_s: float) -> AE:
+    entity = AE(calling_ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.acse_timeout = entity.dimse_timeout = timeout_s
+    entity.network_timeout = max(2 * timeout_s, 60.0)
+    entity.connection_timeout = min(timeout_s, _CONNECT_S)
+    return entity
 
 
 def end(association: Association, *, politely: bool) -> None:

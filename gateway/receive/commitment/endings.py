@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from gateway.clock import Clock
-from gateway.errors import LostRace, PeerError
+from gateway.errors import GatewayError, LostRace, PeerError
 from gateway.journal import Journal
 from gateway.journal.commitment_records import ClaimedCommitment, Outcome
 from gateway.journal.records import Failure
@@ -89,13 +89,15 @@ class Endings:
                 f"{tried}It has no port in our configuration, so it can only be told on an association that "
                 f"it opens: add peers.{claimed.source}.port, where it takes reports.",
             )
-        until_s = claimed.created_at + self._settings.policy.give_up_after_s
-        if self._clock.now_s() >= until_s:
+        give_up_after_s, now_s = self._settings.policy.give_up_after_s, self._clock.now_s()
+        if now_s >= claimed.created_at + give_up_after_s:
             return self.dead(claimed, outcome, failure)
+        # No longer than anything may wait: after the clock was set back it would be due over and over.
+        until_s = min(claimed.created_at, now_s) + give_up_after_s
         return self.postponed(claimed, failure, until_s)
 
     def later(
-        self, claimed: ClaimedCommitment, outcome: Outcome, error: PeerError, failures: int
+        self, claimed: ClaimedCommitment, outcome: Outcome, error: GatewayError, failures: int
     ) -> tuple[Ending, float]:
         """Postponed or given up, and the seconds to wait."""
         policy, now_s = self._settings.policy, self._clock.now_s()

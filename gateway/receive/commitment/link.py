@@ -25,7 +25,7 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
-from gateway.errors import PeerError
+from gateway.errors import PeerError, breaks_protocol
 from gateway.receive.association.acceptor import GuardedAssociation
 from gateway.receive.association.dul import UpperLayer
 
@@ -91,11 +91,9 @@ class Exchange:
         """Send a report; returns when it was acknowledged. Not from the association's own thread.
 
         Raises PeerError: ASSOCIATION_ENDED, PEER_SILENT, NO_PRESENTATION_CONTEXT, MAXIMUM_LENGTH_TOO_SMALL,
-        REPORT_REFUSED.
+        PEER_BREAKS_PROTOCOL, REPORT_REFUSED.
         """
-        context = commitment_context(association)
-        if context is None or context.context_id is None:
-            raise PeerError("NO_PRESENTATION_CONTEXT", not_accepted(who), retryable=True)
+        context_id, explicit_vr = _context(association, who)
         most_bytes = pdu_bytes(association, who)
         number = next(self._numbers) % 65535 + 1
         request = N_EVENT_REPORT()
@@ -103,11 +101,10 @@ class Exchange:
         request.AffectedSOPClassUID = UID(PUSH_MODEL)
         request.AffectedSOPInstanceUID = UID(PUSH_MODEL_INSTANCE)
         request.EventTypeID = report.event_type
-        explicit_vr = context.transfer_syntax[0] == ExplicitVRLittleEndian
         request.EventInformation = BytesIO(report.encoded(explicit_vr))
         message = N_EVENT_REPORT_RQ()
         message.primitive_to_message(request)
-        fragments = list(message.encode_msg(context.context_id, most_bytes))
+        fragments = list(message.encode_msg(context_id, most_bytes))
         key = (association, number)
         answer: queue.SimpleQueue[int] = queue.SimpleQueue()
         with self._lock:
@@ -128,6 +125,16 @@ class Exchange:
             is_awaited = key in self._waiting
         if is_awaited and key[0].is_established:
             _queue(key[0], fragments)
+
+
+def _context(association: Association, who: str) -> tuple[int, bool]:
+    """Its ID, and whether it is explicit VR little endian, else implicit (PS3.8 9.3.3.2)."""
+    context = commitment_context(association)
+    if context is None or context.context_id is None:
+        raise PeerError("NO_PRESENTATION_CONTEXT", not_accepted(who), retryable=True)
+    if not context.transfer_syntax or context.transfer_syntax[0] not in TRANSFER_SYNTAXES:
+        raise breaks_protocol(who, "accepted its context for reports without a transfer syntax of ours")
+    return context.context_id, context.transfer_syntax[0] == ExplicitVRLittleEndian
 
 
 def pdu_bytes(association: Association, who: str) -> int:

@@ -39,6 +39,8 @@ from gateway.receive.commitment.verify import Examine, Verification
 
 _POLL_S = 0.1
 _LONGEST_PATIENCE_S = 10.0  # with a peer that goes on sending and could be called as well
+_TOLD_IN_FULL_S = 7 * 24 * 3600.0  # after it was told, the journal forgets which instances a request named
+_SHORTEN_EVERY_S = 1.0  # one at a time
 _AT_ONCE = 8  # peers that are told at the same time
 _AFTER_ERROR_S = 5.0
 _JOIN_S = 5.0
@@ -80,6 +82,8 @@ class CommitmentReporter:
         self._log = log
         self._endings = Endings(journal, settings, clock, log)
         self._holds: defaultdict[str, _Hold] = defaultdict(_Hold)
+        self._unverified_until_s: dict[int, float] = {}  # requests with a file that cannot be read; monotonic
+        self._shorten_at_s = 0.0
         self._busy: dict[str, threading.Thread] = {}
         self._crash: Exception | None = None
 
@@ -98,6 +102,7 @@ class CommitmentReporter:
                 raise self._crash
             try:
                 self._start_due(stopping)
+                self._shorten_told()
             except sqlite3.Error as error:
                 self._log.error("journal_unavailable", reason=f"{error}; reports are tried again.")
                 wait_s = _AFTER_ERROR_S
@@ -121,8 +126,16 @@ class CommitmentReporter:
             self._busy[source] = thread
             thread.start()
 
+    def _shorten_told(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._shorten_at_s:
+            self._shorten_at_s = now_s + _SHORTEN_EVERY_S
+            self._journal.shorten_commitment(self._clock.now_s() - _TOLD_IN_FULL_S)
+
     def _way(self, waiting: WaitingCommitment) -> Line | str | None:
         """An open association, ``call`` for one that we open (or cannot open), or None: not now."""
+        if self._clock.monotonic_s() < self._unverified_until_s.get(waiting.id, 0.0):
+            return None
         source = waiting.source
         can_call = source in self._settings.addresses
         overdue_s = self._clock.now_s() - waiting.next_attempt_at
@@ -146,9 +159,8 @@ class CommitmentReporter:
         try:
             for waiting in due:
                 if not stopping.is_set() or self._lines.sources():
-                    self._verification.verify(waiting.id, stopping)
                     self._tell_one(waiting, call, stopping)
-        except (OutOfResources, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             self._log.error("commitment_not_verified", reason=f"{error} The report is tried again.")
             stopping.wait(_AFTER_ERROR_S)
         except Exception as error:  # noqa: BLE001 - raised in the reporter's own thread
@@ -157,7 +169,9 @@ class CommitmentReporter:
             call.close()
 
     def _tell_one(self, waiting: WaitingCommitment, call: ReportCall, stopping: threading.Event) -> None:
-        way = self._way(waiting)
+        if self._way(waiting) is None:  # then nothing is read from the disk
+            return
+        way = self._cannot_verify(waiting.id, stopping) or self._way(waiting)  # reading took a while
         if way is None:
             return
         try:
@@ -172,9 +186,22 @@ class CommitmentReporter:
             until_s = self._clock.now_s() + self._settings.policy.first_retry_s
             self._endings.until_written(self._endings.postponed(claimed, failure, until_s), stopping)
             return
-        ending = self._tell(claimed, outcome, way, call)
+        if isinstance(way, OutOfResources):
+            ending, wait_s = self._endings.later(claimed, outcome, way, claimed.attempts)
+            self._unverified_until_s[claimed.id] = self._clock.monotonic_s() + wait_s
+        else:
+            ending = self._tell(claimed, outcome, way, call)
         failpoint.reach("commitment.told")
         self._endings.until_written(ending, stopping)
+
+    def _cannot_verify(self, commitment_id: int, stopping: threading.Event) -> OutOfResources | None:
+        """Read the files of a request; says why it cannot be told yet."""
+        self._unverified_until_s.pop(commitment_id, None)
+        try:
+            self._verification.verify(commitment_id, stopping)
+        except OutOfResources as error:
+            return error
+        return None
 
     def _tell(
         self, claimed: ClaimedCommitment, outcome: Outcome, way: Line | str, call: ReportCall

@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway import failpoint
 from gateway.clock import Clock
-from gateway.errors import RefusedByState, Rejected
+from gateway.errors import OutOfResources, RefusedByState, Rejected
 from gateway.journal import Journal
 from gateway.journal.commitment_records import NewCommitment
 from gateway.logs import places
@@ -53,6 +53,8 @@ class StorageCommitment:
     ----------
     spool_root
         Where the files of the instances are.
+    check_space
+        Raises OutOfResources if the disk would be too full with so many bytes more.
     lines, exchange
         Shared with the reporter.
     on_request
@@ -63,22 +65,25 @@ class StorageCommitment:
         self,
         journal: Journal,
         spool_root: Path,
+        check_space: Callable[[int], None],
         associations: OpenAssociations,
         lines: Lines,
         exchange: Exchange,
+        incidents: Incidents,
         clock: Clock,
         log: FilteringBoundLogger,
         on_request: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._spool_root = spool_root
+        self._check_space = check_space
         self._associations = associations
         self._lines = lines
         self._exchange = exchange
         self._clock = clock
         self._log = log
         self._on_request = on_request
-        self._incidents = Incidents(journal, clock, log)
+        self._incidents = incidents
 
     def contexts(self) -> list[PresentationContext]:
         """The class, of which the requestor is SCU and we are SCP; other roles are not accepted."""
@@ -127,6 +132,7 @@ class StorageCommitment:
             source, str(event.assoc.requestor.ae_title).strip(), request.transaction_uid, request.references
         )
         try:
+            self._check_space(len(data))
             outcome = examine(self._journal, self._spool_root, source, request.references)
             now_s = self._clock.now_s()
             commitment_id = self._journal.ask_commitment(
@@ -134,6 +140,8 @@ class StorageCommitment:
             )
         except RefusedByState as error:
             raise Rejected(error.name, error.reason, _STATE_STATUS[error.name]) from error
+        except OutOfResources as error:
+            raise Rejected(error.name, error.reason, RESOURCE_LIMITATION) from error
         except sqlite3.Error as error:
             raise Rejected(
                 "JOURNAL_UNAVAILABLE",

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from gateway.clock import Clock
+from gateway.errors import OutOfResources
 from gateway.journal import Journal
 
 VERIFY_BYTES_PER_S = 128 << 20
@@ -40,7 +41,8 @@ class Verification:
     def verify(self, commitment_id: int, stopping: threading.Event) -> None:
         """Read every file of a request, unless that was done a moment ago; damage is in the journal then.
 
-        When ``stopping``, it reads on without pauses: a peer waits. Raises what ``examine`` raises.
+        When ``stopping``, it reads on without pauses: a peer waits. Raises sqlite3.Error, and OutOfResources
+        (INSTANCE_NOT_VERIFIED) for a file that the disk does not give us.
         """
         if commitment_id in self._recent():
             return
@@ -49,10 +51,21 @@ class Verification:
             if kept.is_quarantined:
                 continue
             with self._one_file:
-                self._examine([kept.path])
+                self._look_at(kept.path)
                 stopping.wait(kept.size_bytes / VERIFY_BYTES_PER_S)
         with self._one_file:
             self._verified_at_s[commitment_id] = self._clock.monotonic_s()
+
+    def _look_at(self, path: str) -> None:
+        try:
+            self._examine([path])
+        except OutOfResources as error:
+            why = getattr(error.__cause__, "strerror", None) or error.name
+            sentence = (
+                f"{path} in the spool cannot be verified ({why}): check the disk of data_dir, and that the "
+                "gateway may read and move this file."
+            )
+            raise OutOfResources("INSTANCE_NOT_VERIFIED", sentence) from error
 
     def _recent(self) -> dict[int, float]:
         oldest_s = self._clock.monotonic_s() - _GOOD_FOR_S
