@@ -86,3 +86,9 @@ class PeerError(GatewayError):
     def __init__(self, name: str, reason: str, *, retryable: bool) -> None:
         super().__init__(name, reason)
         self.retryable = retryable
+
+
+def breaks_protocol(who: str, what: str) -> PeerError:
+    """A peer whose answer cannot be used; ``what`` it did."""
+    sentence = f"{who} {what}: ask its administrator; its vendor has to mend that."
+    return PeerError("PEER_BREAKS_PROTOCOL", sentence, retryable=True)

@@ -7,19 +7,23 @@ context per (SOP class, transfer syntax), and its data set is sent unchanged.
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext, build_context
 
-from gateway.errors import PeerError
+from gateway.deliver.answers import Answers, Request, take_only_answers
+from gateway.deliver.negotiation import check_acceptance, not_established, not_listening
+from gateway.errors import PeerError, breaks_protocol
 from gateway.retry import Answer, classify_store_status
 
 # Only this module sends C-STORE requests: read the data set from the file, PDU by PDU, undecoded.
@@ -44,7 +48,8 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        place = f"{self.ae_title}@{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        place = f"{self.ae_title}@{host}:{self.port}"
         return place if self.name == place else f"{self.name} ({place})"
 
 
@@ -91,7 +96,8 @@ class StorageSCU:
         self.contexts = frozenset(contexts)
         self._calling = calling_ae_title
         self._timeout_s = timeout_s
-        self._connected = False
+        self._opened: Association | None = None
+        self._answers = Answers()
         self._association = self._associate()
         self._message_id = 0
 
@@ -113,14 +119,9 @@ class StorageSCU:
         """False once the association has ended, by whomever."""
         return bool(self._association.is_established)
 
-    def accepts(self, context: ContextKey) -> bool:
-        """Whether the peer accepted a presentation context."""
-        accepted = self._association.accepted_contexts
-        return any((c.abstract_syntax, c.transfer_syntax[0]) == context for c in accepted)
-
     def echo(self) -> None:
         """C-ECHO (PS3.4 Annex A); raises PeerError unless the answer is 0000."""
-        status = self._answer(self._association.send_c_echo(self._next_message_id()), "C-ECHO")
+        status = self._ask(C_ECHO, VERIFICATION, self._association.send_c_echo)
         if status != 0x0000:
             sentence = f"{self.address} answered C-ECHO with status 0x{status:04X}."
             raise PeerError("ECHO_REFUSED", sentence, retryable=False)
@@ -132,22 +133,19 @@ class StorageSCU:
         ------
         PeerError
             NO_PRESENTATION_CONTEXT, SOP_CLASS_NOT_SUPPORTED, PEER_BUSY, OBJECT_REFUSED,
-            ASSOCIATION_ABORTED or PEER_SILENT.
+            ASSOCIATION_ABORTED, PEER_SILENT, PEER_BREAKS_PROTOCOL or FILE_NOT_READABLE.
         """
-        if not self.accepts(stored.context):
-            raise PeerError(
-                "NO_PRESENTATION_CONTEXT",
-                f"{self.address} does not accept SOP class {stored.sop_class_uid} in transfer syntax "
-                f"{stored.transfer_syntax_uid}: ask its administrator to allow it.",
-                retryable=True,
-            )
-        size_bytes = stored.path.stat().st_size
-        self._association.dimse_timeout = self._timeout_s + size_bytes / _SLOWEST_BYTES_PER_S
+
+        def send(message_id: int) -> Dataset:
+            size_bytes = stored.path.stat().st_size
+            self._association.dimse_timeout = self._timeout_s + size_bytes / _SLOWEST_BYTES_PER_S
+            return self._association.send_c_store(stored.path, message_id)
+
         try:
-            response = self._association.send_c_store(stored.path, self._next_message_id())
-        except (RuntimeError, OSError) as error:  # it ended between two objects
-            raise self._ended("C-STORE") from error
-        status = self._answer(response, "C-STORE")
+            status = self._ask(C_STORE, stored.context, send)
+        except OSError as error:
+            sentence = f"{stored.path.name} could not be read ({error.strerror}): check the disk."
+            raise PeerError("FILE_NOT_READABLE", sentence, retryable=True) from error
         self._check(status, stored)
         return status
 
@@ -168,10 +166,51 @@ class StorageSCU:
                 sentence = f"{what}: it does not want this object; its log says why."
                 raise PeerError("OBJECT_REFUSED", sentence, retryable=False)
 
-    def _answer(self, response: Any, service: str) -> int:
-        if "Status" not in response:
-            raise self._ended(service)
-        return int(response.Status)
+    def _ask(
+        self, service: type[C_ECHO] | type[C_STORE], context: ContextKey, send: Callable[[int], Dataset]
+    ) -> int:
+        """Make a request, with a Message ID that no other has here; returns the status of its answer.
+
+        Raises PeerError, and OSError for a file of ours. Half a message ends the association.
+        """
+        name = service.__name__.replace("_", "-")
+        context_id = self._context_id(context)
+        if context_id is None:
+            raise self._not_accepted(context)
+        self._message_id = self._message_id % 65535 + 1
+        self._answers.await_answer(Request(service, context_id, self._message_id))
+        try:
+            answer = send(self._message_id)
+        except OSError:
+            self._abort()
+            raise
+        except RuntimeError as error:  # it ended between two requests
+            raise self._ended(name) from error
+        except Exception as error:  # pynetdicom raises many types where it trusts a peer
+            self._abort()
+            raise self._surprised(name, error) from error
+        if "Status" in answer:
+            return int(answer.Status)
+        if self._answers.has_answered:
+            raise breaks_protocol(str(self.address), f"answered {name} without a valid status (PS3.7 C)")
+        raise self._ended(name)
+
+    def _context_id(self, context: ContextKey) -> int | None:
+        accepted = self._association.accepted_contexts
+        found = (c.context_id for c in accepted if (c.abstract_syntax, c.transfer_syntax[0]) == context)
+        return next(found, None)
+
+    def _not_accepted(self, context: ContextKey) -> PeerError:
+        return PeerError(
+            "NO_PRESENTATION_CONTEXT",
+            f"{self.address} does not accept SOP class {context[0]} in transfer syntax {context[1]}: ask its "
+            "administrator to allow it.",
+            retryable=True,
+        )
+
+    def _surprised(self, during: str, error: Exception) -> PeerError:
+        what = f"did during {during} what DICOM does not foresee ({type(error).__name__})"
+        return breaks_protocol(str(self.address), what)
 
     def _ended(self, service: str) -> PeerError:
         """Why there was no answer. When the peer is silent, it is we who abort."""
@@ -180,11 +219,13 @@ class StorageSCU:
             return PeerError("ASSOCIATION_ABORTED", sentence, retryable=True)
         limit_s = self._association.dimse_timeout or self._timeout_s
         sentence = f"{self.address} did not answer {service} in {limit_s:.0f} s."
+        if dropped := self._answers.dropped:
+            sentence += f" It sent {dropped} other messages, which answer nothing that was asked."
         return PeerError("PEER_SILENT", sentence, retryable=True)
 
-    def _next_message_id(self) -> int:
-        self._message_id = self._message_id % 65535 + 1
-        return self._message_id
+    def _abort(self) -> None:
+        if self._opened is not None:
+            self._opened.abort()
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -194,11 +235,12 @@ class StorageSCU:
         entity.network_timeout = max(self._timeout_s, 60.0)
         entity.connection_timeout = min(self._timeout_s, _LONGEST_CONNECT_S)
         self._we_aborted = False
+        who, contexts = str(self.address), _presentation_contexts(self.contexts)
         try:
             association = entity.associate(
                 self.address.host,
                 self.address.port,
-                contexts=_presentation_contexts(self.contexts),
+                contexts=contexts,
                 ae_title=self.address.ae_title,
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, self._on_open),
@@ -206,68 +248,38 @@ class StorageSCU:
                     (evt.EVT_PDU_RECV, _acknowledge_quickly),
                 ],
             )
+            if association.is_established:
+                check_acceptance(association, who)
+                return association
         except OSError as error:  # the name of the host is not known
-            sentence = f"The host name of {self.address} cannot be resolved: check host, or the DNS."
+            sentence = f"The host name of {who} cannot be resolved: check host, or the DNS."
             raise PeerError("PEER_UNREACHABLE", sentence, retryable=True) from error
-        if not association.is_established:
-            raise self._not_established(association)
-        _give_answers_back(association)
-        return association
+        except PeerError:
+            self._abort()
+            raise
+        except Exception as error:
+            if self._opened is None:  # no peer had a part in that
+                raise
+            self._abort()
+            raise self._surprised("A-ASSOCIATE", error) from error
+        if self._opened is None:
+            raise not_listening(who)
+        raise not_established(association, who, self.address.ae_title, self._calling)
 
     def _on_open(self, event: evt.Event) -> None:
-        self._connected = True
+        self._opened = event.assoc
+        self._answers = take_only_answers(event.assoc)
         _option(event.assoc, socket.TCP_NODELAY)
 
     def _on_sent(self, event: evt.Event) -> None:
         self._we_aborted = self._we_aborted or isinstance(event.pdu, A_ABORT_RQ)
         _acknowledge_quickly(event)
 
-    def _not_established(self, association: Association) -> PeerError:
-        if not self._connected:
-            sentence = (
-                f"Nobody listens at {self.address}, or the network does not lead there: "
-                "check host and port, and that the system runs."
-            )
-            return PeerError("PEER_UNREACHABLE", sentence, retryable=True)
-        if association.is_rejected:
-            return self._rejected(association.acceptor.primitive)
-        if association.rejected_contexts:
-            sentence = (
-                f"{self.address} accepts none of the presentation contexts: ask its administrator to allow "
-                f"{', '.join(sorted({str(c.abstract_syntax) for c in association.rejected_contexts}))}."
-            )
-            return PeerError("NO_PRESENTATION_CONTEXT", sentence, retryable=True)
-        sentence = f"{self.address} took the connection but did not answer as a DICOM node: check the port."
-        return PeerError("ASSOCIATION_ABORTED", sentence, retryable=True)
-
-    def _rejected(self, answer: Any) -> PeerError:
-        """PS3.8 Table 9-21: result, source, reason."""
-        asks = {
-            (1, 3): f"ask its administrator to register our AE title {self._calling}",
-            (1, 7): f"check the AE title {self.address.ae_title} in our configuration",
-        }.get((answer.result_source, answer.diagnostic), "it is tried again later")
-        kind = "transient" if answer.result == 2 else "permanent"
-        sentence = f"{self.address} rejected the association ({kind}: {answer.reason_str}): {asks}."
-        return PeerError("ASSOCIATION_REJECTED", sentence, retryable=True)
-
 
 def _presentation_contexts(keys: Collection[ContextKey]) -> list[PresentationContext]:
     if len(keys) > _MOST_CONTEXTS:
         raise ValueError(f"{len(keys)} presentation contexts; an association has at most {_MOST_CONTEXTS}")
     return [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in sorted(keys)]
-
-
-def _give_answers_back(association: Association) -> None:
-    """pynetdicom's thread may have taken an answer already when it is paused: it would drop it."""
-    serve = association._serve_request
-
-    def serve_or_give_back(msg: Any, context_id: int) -> None:
-        if getattr(msg, "Status", None) is None:
-            serve(msg, context_id)
-        else:
-            association.dimse.msg_queue.put((context_id, msg))
-
-    association._serve_request = serve_or_give_back  # type: ignore[method-assign]
 
 
 def _acknowledge_quickly(event: evt.Event) -> None:

@@ -22,9 +22,12 @@ from gateway.receive.commitment.bounded_call import MOST_BYTES, MOST_PDU_BYTES, 
 from gateway.receive.commitment.call import ReportCall, open_call
 from gateway.receive.commitment.codec import write_report
 from gateway.receive.commitment.link import Exchange, Report, ReportAddress
-from tests.commitment_site import CT_IMAGE, CommitmentSCU, ReportSCP, committing_node, failed
+from tests.commitment_site import CT_IMAGE, PUSH_MODEL, CommitmentSCU, ReportSCP, committing_node, failed
+from tests.hostile import wire
 from tests.peers import SCANNER, SCANNER_AE_TITLE
 from tests.ports import free_port
+from tests.waiting import wait_until
+from tests.wire_peer import WirePeer, associate_ac
 
 UNKNOWN = [(CT_IMAGE, "1.2.3.4.5")]
 TOLD = {"1.2.3.4.5": 0x0112}
@@ -100,6 +103,44 @@ def test_a_peer_that_takes_tiny_pdus_where_it_is_called_is_told_when_it_takes_mo
         with ReportSCP(port, max_pdu_bytes=4096) as there:
             assert failed(there.report()[1]) == TOLD
             node.wait_for("reported")
+
+
+# -- a peer that accepts oddly ----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hangs_up")
+@pytest.mark.parametrize("syntax", [None, b"1.2.840.10008.1.2.4.50"], ids=["none", "JPEG"])
+def test_a_peer_that_accepts_without_a_transfer_syntax_of_ours_is_told_when_it_mends_that(
+    tmp_path: Path, syntax: bytes | None
+) -> None:
+    """What leaves the reporter's thread is the end of the node."""
+    port, role = free_port(), struct.pack(">H", len(PUSH_MODEL)) + PUSH_MODEL.encode() + b"\x00\x01"
+    acceptance = associate_ac([(1, syntax)], wire.user_information(16384, wire.item(0x54, role)))
+    with committing_node(tmp_path, [at(port)]) as node:
+        with WirePeer(acceptance, port=port) as there:
+            with CommitmentSCU(node.port) as scu:
+                scu.ask("1.9.1", UNKNOWN)
+            row = node.wait_for_failure("PEER_BREAKS_PROTOCOL")
+            assert "transfer syntax" in row["failure_reason"]
+            wait_until(lambda: wire.ABORT in there.kinds, what="the abort")
+            assert wire.P_DATA_TF not in there.kinds
+        with ReportSCP(port) as again:
+            assert failed(again.report()[1]) == TOLD
+            node.wait_for("reported")
+
+
+def test_what_pynetdicom_did_not_foresee_costs_the_call_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: object) -> None:
+        raise KeyError("role")
+
+    monkeypatch.setattr("pynetdicom.acse.negotiate_as_requestor", surprise)
+    with WirePeer(associate_ac()) as there:
+        with pytest.raises(PeerError, match=r"PEER_BREAKS_PROTOCOL.*KeyError"):
+            open_call(at(there.port), "AIGW", Exchange(), PATIENCE_S)
+        wait_until(lambda: there.kinds == [wire.ASSOCIATE_RQ, wire.ABORT], what="the abort")
+
+
+# -- long reports -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("max_pdu_bytes", [0, 4096, 0xFFFFFFFF])

@@ -27,9 +27,11 @@ from gateway.retry import Policy
 from gateway.spool import Spool
 from tests.builders import ct_series, write_series
 from tests.gateway_process import GatewayProcess
+from tests.hostile import wire
 from tests.orthanc import Orthanc
 from tests.ports import free_port
 from tests.waiting import wait_until
+from tests.wire_peer import WirePeer, associate_ac
 
 POLICY = Policy(first_retry_s=0.2, factor=1.5, longest_wait_s=0.5, give_up_after_s=3600.0, refused_attempts=3)
 
@@ -141,6 +143,17 @@ def test_echo_of_something_that_is_no_peer_says_what_a_peer_is(tmp_path: Path) -
     assert done.returncode == 5
     assert "UNKNOWN_PEER" in done.stderr
     assert "scanner, pacs" in done.stderr
+
+
+def test_a_peer_that_accepts_oddly_is_named_without_a_traceback(files: list[Path]) -> None:
+    with WirePeer(associate_ac(user=wire.user_information(6))) as pacs:
+        for command in (
+            ["echo", f"PACS@127.0.0.1:{pacs.port}"],
+            ["send", f"PACS@127.0.0.1:{pacs.port}", files[0]],
+        ):
+            done = aigw(*command)
+            assert (done.returncode, done.stderr.split(":")[0]) == (4, "MAXIMUM_LENGTH_TOO_SMALL")
+            assert "Traceback" not in done.stderr
 
 
 def test_send_stores_a_folder_as_it_is(orthanc: Orthanc, files: list[Path]) -> None:

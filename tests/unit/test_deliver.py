@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
+from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.clock import SystemClock
 from gateway.deliver.send import Sender, SenderSettings
@@ -20,6 +22,7 @@ from gateway.deliver.storage_scu import (
     VERIFICATION,
     Address,
     StorageSCU,
+    StoredObject,
     read_stored_object,
 )
 from gateway.errors import PeerError
@@ -28,8 +31,11 @@ from gateway.journal import Journal, JournalReader
 from gateway.journal.records import NewInstance, NewJob, NewResult, SeriesDecision
 from gateway.retry import Policy
 from gateway.spool import Spool
+from tests.hostile import wire
 from tests.ports import free_port
 from tests.scripted_peer import ABORT, CAPTURE, EXPLICIT_LITTLE, SEG, SILENCE, SR, ScriptedPeer
+from tests.waiting import wait_until
+from tests.wire_peer import WirePeer, associate_ac, response
 
 POLICY = Policy(
     first_retry_s=0.05, factor=1.5, longest_wait_s=0.2, give_up_after_s=3600.0, refused_attempts=3
@@ -57,8 +63,15 @@ def data_set_of(content: bytes) -> bytes:
     return content[144 + int.from_bytes(content[140:144], "little") :]
 
 
-def address(peer: ScriptedPeer, ae_title: str | None = None) -> Address:
-    return Address("pacs", ae_title or peer.ae_title, "127.0.0.1", peer.port)
+def address(peer: ScriptedPeer | WirePeer, ae_title: str = "PACS") -> Address:
+    return Address("pacs", ae_title, "127.0.0.1", peer.port)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredObject:
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(encoded(SEG, "1.2.3"))
+    return read_stored_object(path)
 
 
 def peer_error(action: Callable[[], object]) -> PeerError:
@@ -70,35 +83,122 @@ def peer_error(action: Callable[[], object]) -> PeerError:
 # -- storage_scu -----------------------------------------------------------------------------------
 
 
-def test_a_file_arrives_byte_for_byte(tmp_path: Path) -> None:
-    path = tmp_path / "seg.dcm"
-    path.write_bytes(encoded(SEG, "1.2.3"))
-    stored = read_stored_object(path)
+def test_a_file_arrives_byte_for_byte(stored: StoredObject) -> None:
     with ScriptedPeer() as pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 5.0) as scu:
         assert scu.store(stored) == 0x0000
-        assert pacs.received == [("1.2.3", data_set_of(path.read_bytes()))]
+        assert pacs.received == [("1.2.3", data_set_of(stored.path.read_bytes()))]
 
 
-def test_an_answer_that_pynetdicoms_own_thread_has_taken_is_not_lost(tmp_path: Path) -> None:
-    """It looks at the queue at any moment, until it is paused; then the answer seemed never to come."""
-    path = tmp_path / "seg.dcm"
-    path.write_bytes(encoded(SEG, "1.2.3"))
-    stored = read_stored_object(path)
-    taken: list[object] = []
+def test_pynetdicoms_own_thread_takes_no_answer(stored: StoredObject) -> None:
+    """It looks at the queue at any moment, until it is paused, and drops what it finds."""
+    looked: list[object] = []
     with ScriptedPeer() as pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 5.0) as scu:
-        association = scu._association
-        get_msg = association.dimse.get_msg
+        dimse = scu._association.dimse
+        get_msg = dimse.get_msg
 
         def get_what_is_left(block: bool = False) -> Any:
-            if block and not taken:
-                context_id, message = get_msg(block=True)
-                taken.append(message)
-                association._serve_request(message, context_id)  # type: ignore[arg-type]
+            if block:
+                wait_until(lambda: not dimse.msg_queue.empty(), what="the answer")
+                looked.append(get_msg(block=False))
             return get_msg(block)
 
-        association.dimse.get_msg = get_what_is_left  # type: ignore[method-assign]
+        dimse.get_msg = get_what_is_left  # type: ignore[method-assign]
         assert scu.store(stored) == 0x0000
-    assert len(taken) == 1
+    assert looked == [(None, None)]
+
+
+SEG_RESPONSE = partial(response, wire.C_STORE_RSP, sop_class=SEG)
+FOREIGN = {
+    "another Message ID": SEG_RESPONSE(0x0000, answers=99),
+    "another context": SEG_RESPONSE(0x0000, context_id=3),
+    "a context of nobody": SEG_RESPONSE(0x0000, context_id=77),
+    "C-ECHO-RSP": response(wire.C_ECHO_RSP, 0x0000, sop_class=SEG),
+    "C-FIND-RSP": response(0x8020, 0x0000, sop_class=SEG),
+    "C-ECHO-RQ": wire.p_data(wire.pdv(1, wire.LAST_COMMAND, wire.c_echo_rq())),
+    "N-EVENT-REPORT-RQ": wire.p_data(
+        wire.pdv(
+            1,
+            wire.LAST_COMMAND,
+            wire.command(
+                wire.ui(0x0002, b"1.2.840.10008.1.20.1"),
+                wire.us(0x0100, wire.N_EVENT_REPORT_RQ),
+                wire.us(0x0110, 1),
+                wire.us(0x0800, wire.NO_DATA_SET),
+                wire.ui(0x1000, b"1.2.3"),
+                wire.us(0x1002, 1),
+            ),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_answers_another_request_is_no_answer(stored: StoredObject, foreign: bytes) -> None:
+    pacs = WirePeer(associate_ac(), foreign + SEG_RESPONSE(0xA700))
+    with pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 15.0) as scu:
+        assert peer_error(lambda: scu.store(stored)).name == "PEER_BUSY"
+        assert scu.is_established
+
+
+def test_a_peer_that_answers_only_what_nobody_asked_is_silent(stored: StoredObject) -> None:
+    pacs = WirePeer(associate_ac(), SEG_RESPONSE(0x0000, answers=99))
+    with pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 1.0) as scu:
+        error = peer_error(lambda: scu.store(stored))
+    assert (error.name, error.retryable) == ("PEER_SILENT", True)
+    assert "sent 1 other messages" in error.reason
+
+
+def test_an_answer_without_status_breaks_the_protocol(stored: StoredObject) -> None:
+    pacs = WirePeer(associate_ac(), SEG_RESPONSE(None))
+    with pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 15.0) as scu:
+        error = peer_error(lambda: scu.store(stored))
+        assert not scu.is_established
+    assert (error.name, error.retryable) == ("PEER_BREAKS_PROTOCOL", True)
+
+
+ODD = {
+    "Maximum Length 1": (associate_ac(user=wire.user_information(1)), "MAXIMUM_LENGTH_TOO_SMALL"),
+    "Maximum Length 6": (associate_ac(user=wire.user_information(6)), "MAXIMUM_LENGTH_TOO_SMALL"),
+    "Maximum Length 7": (associate_ac(user=wire.user_information(7)), "MAXIMUM_LENGTH_TOO_SMALL"),
+    "Maximum Length 4095": (associate_ac(user=wire.user_information(4095)), "MAXIMUM_LENGTH_TOO_SMALL"),
+    "no Maximum Length": (associate_ac(user=wire.item(0x50, b"")), "PEER_BREAKS_PROTOCOL"),
+    "no user information": (associate_ac(user=b""), "PEER_BREAKS_PROTOCOL"),
+    "no transfer syntax": (associate_ac([(1, None)]), "PEER_BREAKS_PROTOCOL"),
+    "one without transfer syntax": (associate_ac([(1, wire.EXPLICIT), (3, None)]), "PEER_BREAKS_PROTOCOL"),
+}
+
+
+@pytest.mark.parametrize(("acceptance", "name"), ODD.values(), ids=ODD.keys())
+def test_an_odd_acceptance_has_a_name_and_is_aborted(acceptance: bytes, name: str) -> None:
+    contexts = {(SEG, EXPLICIT_LITTLE), (SR, EXPLICIT_LITTLE)}
+    with WirePeer(acceptance) as pacs:
+        error = peer_error(lambda: StorageSCU(address(pacs), "AIGW", contexts, 15.0))
+        assert (error.name, error.retryable) == (name, True)
+        wait_until(lambda: pacs.kinds == [wire.ASSOCIATE_RQ, wire.ABORT], what="the abort")
+
+
+def test_what_pynetdicom_did_not_foresee_costs_the_association_and_no_more(
+    stored: StoredObject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object) -> None:
+        raise IndexError("out of range")
+
+    with WirePeer(associate_ac()) as pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 15.0) as scu:
+        monkeypatch.setattr(scu._association.dimse, "send_msg", surprise)  # in the middle of a C-STORE
+        error = peer_error(lambda: scu.store(stored))
+        assert (error.name, scu.is_established) == ("PEER_BREAKS_PROTOCOL", False)
+        wait_until(lambda: wire.ABORT in pacs.kinds, what="the abort")
+        monkeypatch.setattr("pynetdicom.acse.negotiate_as_requestor", surprise)
+        error = peer_error(lambda: StorageSCU(address(pacs), "AIGW", {stored.context}, 15.0))
+        assert (error.name, "IndexError" in error.reason) == ("PEER_BREAKS_PROTOCOL", True)
+        wait_until(lambda: pacs.kinds.count(wire.ABORT) == 2, what="the abort")
+
+
+def test_a_file_of_ours_that_cannot_be_read_is_not_blamed_on_the_peer(stored: StoredObject) -> None:
+    stored.path.unlink()
+    with ScriptedPeer() as pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 15.0) as scu:
+        error = peer_error(lambda: scu.store(stored))
+    assert (error.name, error.retryable) == ("FILE_NOT_READABLE", True)
 
 
 def test_a_peer_that_is_not_there_is_named_unreachable() -> None:
@@ -148,19 +248,13 @@ def test_a_port_that_speaks_no_dicom_is_told_apart() -> None:
         (SILENCE, "PEER_SILENT", True),
     ],
 )
-def test_every_bad_answer_has_a_name(tmp_path: Path, status: int, name: str, retryable: bool) -> None:
-    path = tmp_path / "seg.dcm"
-    path.write_bytes(encoded(SEG, "1.2.3"))
-    stored = read_stored_object(path)
+def test_every_bad_answer_has_a_name(stored: StoredObject, status: int, name: str, retryable: bool) -> None:
     with ScriptedPeer([status]) as pacs, StorageSCU(address(pacs), "AIGW", {stored.context}, 1.0) as scu:
         error = peer_error(lambda: scu.store(stored))
     assert (error.name, error.retryable) == (name, retryable)
 
 
-def test_a_class_that_the_peer_does_not_take_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "seg.dcm"
-    path.write_bytes(encoded(SEG, "1.2.3"))
-    stored = read_stored_object(path)
+def test_a_class_that_the_peer_does_not_take_is_named(stored: StoredObject) -> None:
     contexts = {stored.context, (SR, EXPLICIT_LITTLE)}
     with ScriptedPeer(classes=[SR]) as pacs:
         with StorageSCU(address(pacs), "AIGW", contexts, 2.0) as scu:
@@ -322,6 +416,48 @@ def test_a_refused_object_is_dead_after_some_attempts_and_the_others_pass(outbox
     assert dead["failure_name"] == "OBJECT_REFUSED"
     assert "0xC000" in dead["failure_reason"]
     assert "refused 3 times" in dead["failure_reason"]
+
+
+class AnsweringTwice(ScriptedPeer):
+    """Answers its first C-STORE twice, and refuses everything else."""
+
+    def _on_store(self, event: Any) -> int:
+        if self.attempts:
+            self.attempts.append(str(event.request.AffectedSOPInstanceUID))
+            return 0xA900
+        answer = C_STORE()
+        answer.MessageIDBeingRespondedTo = event.request.MessageID
+        answer.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        answer.AffectedSOPInstanceUID = event.request.AffectedSOPInstanceUID
+        answer.Status = 0x0000
+        event.assoc.dimse.send_msg(answer, event.context.context_id)
+        return super()._on_store(event)
+
+
+def test_a_second_answer_to_one_object_is_not_the_answer_to_the_next(outbox: MakeOutbox) -> None:
+    with AnsweringTwice() as pacs:
+        box = outbox(pacs)
+        uids = list(box.add_study(1))
+        box.start()
+        [_, dead, _] = box.wait_for(["sent", "dead", "dead"])
+    assert pacs.uids() == uids[:1]
+    assert [pacs.attempts.count(uid) for uid in uids] == [1, 3, 3]
+    assert dead["failure_name"] == "OBJECT_REFUSED"
+
+
+def test_an_odd_acceptance_holds_the_destination_until_it_is_mended(outbox: MakeOutbox) -> None:
+    """The sender's thread goes on: its end would be the end of the node."""
+    pacs = ScriptedPeer()
+    pacs._entity.maximum_pdu_size = 6
+    with pacs:
+        box = outbox(pacs)
+        uids = list(box.add_study(1))
+        box.start()
+        wait_until(lambda: box.deliveries()[0]["attempts"] >= 2, what="a second try")
+        assert box.deliveries()[0]["failure_name"] == "MAXIMUM_LENGTH_TOO_SMALL"
+        pacs._entity.maximum_pdu_size = 16384
+        box.wait_for(["sent"] * 3)
+    assert pacs.uids() == uids
 
 
 def test_a_class_that_the_pacs_does_not_take_waits_and_the_others_pass(outbox: MakeOutbox) -> None:
