@@ -22,6 +22,7 @@ from gateway.receive.commitment.verify import Examine
 from gateway.receive.contexts import TRANSFER_SYNTAXES, storage_class_uids, storage_contexts
 from gateway.receive.gate import Callers, Gate, KnownPeer, RefusalLog
 from gateway.receive.gate import Node as Ourselves
+from gateway.receive.records import Incidents
 from gateway.receive.services import Service
 from gateway.receive.storage_scp import ScpLimits, StorageSCP, TlsListener
 from gateway.receive.stow.access import WebCallers, WebPeer
@@ -55,6 +56,7 @@ class Receiving:
     requests: OpenAssociations
     gate: Gate
     refusals: RefusalLog
+    incidents: Incidents
     tally: Tally
     tls: TlsListener | None
     web_tls: TlsSource | None
@@ -71,7 +73,8 @@ def make_receiving(
     """Everything but the listeners. Raises GatewayError (TLS_FILES_UNUSABLE)."""
     dicom, peers = settings.dicom, known_peers(settings)
     ourselves = _ourselves(settings)
-    associations, refusals = OpenAssociations(), RefusalLog(journal, clock, log)
+    associations, incidents = OpenAssociations(), Incidents(journal, clock, log)
+    refusals = RefusalLog(incidents)
     tally = Tally([peer.name for peer in peers])
     callers = Callers(ourselves, peers, dicom.unknown_callers)
     gate = Gate(callers, dicom.max_associations, associations, refusals)
@@ -85,15 +88,13 @@ def make_receiving(
         watch = CertificateWatch(sources, seen, warn_before(settings), journal, clock, log)
     admission = Admission(spool, journal, clock, log, _admission_limits(settings), tally)
     requests, web_tls = OpenAssociations(), sources.get("web")
-    return Receiving(admission, associations, requests, gate, refusals, tally, tls, web_tls, watch)
+    return Receiving(admission, associations, requests, gate, refusals, incidents, tally, tls, web_tls, watch)
 
 
 def make_scp(
     settings: Settings,
     receiving: Receiving,
     services: Sequence[Service],
-    journal: Journal,
-    clock: Clock,
     log: FilteringBoundLogger,
 ) -> StorageSCP:
     """The receiver of DICOM associations, with and without TLS."""
@@ -116,8 +117,7 @@ def make_scp(
         services=services,
         admission=receiving.admission,
         associations=receiving.associations,
-        journal=journal,
-        clock=clock,
+        incidents=receiving.incidents,
         log=log,
     )
 
@@ -137,8 +137,18 @@ def make_committing(
     ``verify`` looks at stored files before a peer is told that they are committed.
     """
     lines, exchange = Lines(), Exchange()
-    associations = receiving.associations
-    service = StorageCommitment(journal, spool.root, associations, lines, exchange, clock, log, on_request)
+    service = StorageCommitment(
+        journal,
+        spool.root,
+        receiving.admission.check_space,
+        receiving.associations,
+        lines,
+        exchange,
+        receiving.incidents,
+        clock,
+        log,
+        on_request,
+    )
     told = reporter_settings(settings)
     return service, CommitmentReporter(journal, spool.root, lines, exchange, told, verify, clock, log)
 

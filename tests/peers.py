@@ -28,6 +28,7 @@ from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers, KnownPeer, Node
 from gateway.receive.contexts import storage_contexts
 from gateway.receive.gate import Gate, RefusalLog
+from gateway.receive.records import Incidents
 from gateway.receive.services import Service
 from gateway.receive.storage_scp import ScpLimits, StorageSCP, TlsListener
 from gateway.spool import Spool
@@ -250,8 +251,9 @@ def receiver(
     make_tls: Callable[[RefusalLog], TlsListener] | None = None,
     association_timeout_s: float = 10.0,
     max_connections_per_address: int = 32,
+    host: str = "127.0.0.1",
 ) -> Iterator[Receiver]:
-    """A receiver on a free loopback port, with its spool and journal below ``folder``.
+    """A receiver on a free port of ``host``, with its spool and journal below ``folder``.
 
     Only a benchmark asks for one that is not durable.
     """
@@ -270,11 +272,12 @@ def receiver(
     removed, missing = tidy(spool, journal)
     associations = OpenAssociations()
     limits = limits or AdmissionLimits(keep_free_bytes=0, refuse_over_fraction=1.0)
-    written = RefusalLog(journal, clock, log)
+    incidents = Incidents(journal, clock, log)
+    written = RefusalLog(incidents)
     callers = Callers(Node(OUR_AE_TITLE), peers, unknown_callers)
     scp = StorageSCP(
         ae_title=OUR_AE_TITLE,
-        host="127.0.0.1",
+        host=host,
         port=0,
         gate=Gate(callers, max_associations, associations, written),
         limits=ScpLimits(
@@ -287,8 +290,7 @@ def receiver(
         contexts=storage_contexts(further_classes),
         admission=Admission(spool, journal, clock, log, limits),
         associations=associations,
-        journal=journal,
-        clock=clock,
+        incidents=incidents,
         log=log,
         services=services,
         tls=make_tls(written) if make_tls else None,

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
-from structlog.typing import FilteringBoundLogger
-
-from gateway.clock import Clock
-from gateway.journal import Journal
 from gateway.receive import refusals
 from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import Callers
@@ -23,22 +18,17 @@ __all__ = ["Call", "Callers", "Gate", "KnownPeer", "Node", "Refusal", "RefusalLo
 GRACE_S = 0.25
 """Where there is no room, so long an association may take to end: senders abort or close, and call again."""
 
+_MOST_REMEMBERED = 1000
+
 
 class RefusalLog:
-    """Writes refused associations down, and counts every one for the metrics."""
+    """Writes refused associations down."""
 
-    def __init__(self, journal: Journal, clock: Clock, log: FilteringBoundLogger) -> None:
-        self._incidents = Incidents(journal, clock, log)
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    def counts(self) -> Mapping[str, int]:
-        """Refusals by name since the start."""
-        with self._lock:
-            return dict(self._counts)
+    def __init__(self, incidents: Incidents) -> None:
+        self._incidents = incidents
 
     def note(self, refusal: Refusal, call: Call) -> None:
-        """Write a refusal down; the journal being out of order keeps nobody from being refused."""
+        """Write a refusal down."""
         who = {
             "source": refusal.peer,
             "address": call.address,
@@ -47,8 +37,6 @@ class RefusalLog:
         }
         if call.certificate is not None:
             who["certificate"] = refusals.describe(call.certificate)
-        with self._lock:
-            self._counts[refusal.name] += 1
         self._incidents.note("association", refusal.name, refusal.reason, who, refusal.advice)
 
 
@@ -77,6 +65,7 @@ class Gate:
         self._written = written
         self._deciding = threading.Lock()
         self._seen: dict[str, PeerCertificate] = {}
+        self._narrowed: set[Hashable] = set()
         reserve = 0 if callers.only_one or max_associations < 3 else 1 if max_associations < 8 else 2
         self._most_of_one = max_associations - reserve
 
@@ -86,9 +75,23 @@ class Gate:
         self._written.note(refusal, call)
         return refusal
 
-    def useless(self, call: Call, peer: KnownPeer, refused: Sequence[str]) -> None:
-        """Write down that none of the presentation contexts was accepted; ``refused``: why, one by one."""
-        self._written.note(refusals.nothing_accepted(self._callers.node, call, peer, refused), call)
+    def narrowed(self, call: Call, peer: KnownPeer, refused: Sequence[str], *, is_useless: bool) -> None:
+        """Write down which presentation contexts were not accepted; ``refused``: why, one by one.
+
+        ``is_useless``: none was. Where some were, it is written once for each peer and answer: many systems
+        propose more than they ever send.
+        """
+        if is_useless:
+            self._written.note(refusals.nothing_accepted(self._callers.node, call, peer, refused), call)
+        elif self._is_news(peer.name, tuple(refused)):
+            self._written.note(refusals.partly_accepted(self._callers.node, call, peer, refused), call)
+
+    def _is_news(self, *what: Hashable) -> bool:
+        with self._deciding:
+            if what in self._narrowed or len(self._narrowed) >= _MOST_REMEMBERED:
+                return False
+            self._narrowed.add(what)
+            return True
 
     def decide(self, call: Call) -> KnownPeer | Refusal:
         """Take the call and register its association, or refuse it and write that down."""

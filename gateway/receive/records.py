@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway.clock import Clock
 from gateway.journal import Journal
+from gateway.logs import places
 
 _SAME_AGAIN_S = 60.0
 _MOST_REMEMBERED = 1000
@@ -48,16 +49,35 @@ class Repeats:
 
 
 class Incidents:
-    """A log line and a journal record of what happened to no instance or job of ours. Raises nothing."""
+    """A log line and a journal record of what happened to no instance or job of ours, and how often.
+
+    Raises nothing: the journal being out of order keeps nobody from being refused.
+    """
 
     def __init__(self, journal: Journal, clock: Clock, log: FilteringBoundLogger) -> None:
         self._journal = journal
         self._clock = clock
         self._log = log
         self._repeats = Repeats(clock)
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def counts(self) -> Mapping[str, int]:
+        """By name since the start, written or not."""
+        with self._lock:
+            return dict(self._counts)
+
+    def mistake(self, error: BaseException) -> None:
+        """Log a mistake of ours on a connection; the same one once a minute. Its text may quote a peer."""
+        where = places(error)
+        repeated = self._repeats.due(type(error).__name__, *where)
+        if repeated is not None:
+            self._log.error("association_failed", error=type(error).__name__, places=where, repeated=repeated)
 
     def note(self, subject: str, name: str, reason: str, who: Mapping[str, object], advice: str = "") -> None:
         """The same name of the same ``who`` is written once a minute; ``advice`` is for the other side."""
+        with self._lock:
+            self._counts[name] += 1
         repeated = self._repeats.due(name, *(str(value) for value in who.values()))
         if repeated is None:
             return

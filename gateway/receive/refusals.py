@@ -37,13 +37,10 @@ def other_application_context(node: Node, call: Call) -> Refusal:
 
 def nothing_accepted(node: Node, call: Call, peer: KnownPeer, refused: Sequence[str]) -> Refusal:
     """The association is accepted without presentation contexts; ``refused``: why, one by one."""
-    settings = "dicom.storage_classes"
-    if peer.storage_classes:
-        settings += f" and peers.{peer.name}.storage_classes"
     first = f" The first: {refused[0]}." if refused else ""
     reason = (
         f"{peer.name} proposed presentation contexts of which we take none: compare the SOP classes and "
-        f"transfer syntaxes with {settings}.{first}"
+        f"transfer syntaxes with {_classes_settings(peer)}.{first}"
     )
     advice = (
         f"Nothing can be sent on it, for we take none of what your system proposed: {'; '.join(refused)}. "
@@ -53,6 +50,24 @@ def nothing_accepted(node: Node, call: Call, peer: KnownPeer, refused: Sequence[
     happened = "which we accepted without any presentation context"
     concerned = peer.name if peer.is_configured else ""
     name = "NO_PRESENTATION_CONTEXT_ACCEPTED"
+    return _refusal(name, reason, _ACCEPTED, node, call, advice, concerned, happened)
+
+
+def partly_accepted(node: Node, call: Call, peer: KnownPeer, refused: Sequence[str]) -> Refusal:
+    """The association is accepted with some of the presentation contexts; ``refused``: why not the others."""
+    reason = (
+        f"{peer.name} proposed presentation contexts that we do not take, and can send nothing in them: "
+        f"compare their SOP classes and transfer syntaxes with {_classes_settings(peer)}. "
+        f"The first: {refused[0]}."
+    )
+    advice = (
+        f"Nothing can be sent in these presentation contexts: {'; '.join(refused)}. If your system has to "
+        "send such objects, please let it use other transfer syntaxes (Explicit or Implicit VR Little "
+        "Endian will do), or ask us to take these."
+    )
+    happened = "which we accepted with a part of its presentation contexts"
+    concerned = peer.name if peer.is_configured else ""
+    name = "PRESENTATION_CONTEXTS_REFUSED"
     return _refusal(name, reason, _ACCEPTED, node, call, advice, concerned, happened)
 
 
@@ -205,6 +220,11 @@ def too_many_of_peer(
         "the calling system should try again."
     )
     return _no_room("TOO_MANY_ASSOCIATIONS_OF_PEER", reason, node, call, peer)
+
+
+def _classes_settings(peer: KnownPeer) -> str:
+    own = f" and peers.{peer.name}.storage_classes" if peer.storage_classes else ""
+    return f"dicom.storage_classes{own}"
 
 
 def describe(certificate: PeerCertificate | None) -> str:

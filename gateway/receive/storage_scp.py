@@ -19,10 +19,8 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from structlog.typing import FilteringBoundLogger
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.logs import places
-from gateway.receive.admit import Admission, Arrival
+from gateway.receive.admit import Admission
+from gateway.receive.arrival import Arrival
 from gateway.receive.association import negotiation
 from gateway.receive.association.acceptance import Acceptance, Watcher
 from gateway.receive.association.acceptor import GuardedAssociation
@@ -79,8 +77,7 @@ class StorageSCP:
         contexts: Sequence[PresentationContext],
         admission: Admission,
         associations: OpenAssociations,
-        journal: Journal,
-        clock: Clock,
+        incidents: Incidents,
         log: FilteringBoundLogger,
         services: Sequence[Service] = (),
         tls: TlsListener | None = None,
@@ -97,7 +94,7 @@ class StorageSCP:
         )
         self._admission = admission
         self._associations = associations
-        self._incidents = Incidents(journal, clock, log)
+        self._incidents = incidents
         self._log = log
         most = max(_CONNECTIONS_PER_ASSOCIATION * limits.max_associations, _LEAST_CONNECTIONS)
         self._connections = Connections(most, limits.max_connections_per_address, self._on_crowded)
@@ -169,7 +166,7 @@ class StorageSCP:
             ae=self._ae,
             handlers=handlers,
             watcher=Watcher(
-                self._begin_store, self._on_end, self._on_closed, self._on_violation, self._on_failure
+                self._begin_store, self._on_end, self._on_closed, self._on_violation, self._incidents.mistake
             ),
             limits=MessageLimits(
                 store_bytes=self._admission.max_instance_bytes + _ANSWERED_OVER_LIMIT_BYTES,
@@ -193,7 +190,7 @@ class StorageSCP:
             if isinstance(found, KnownPeer):
                 self._offer(association, found)
         except Exception as error:  # noqa: BLE001 - nobody gets in by a mistake of ours
-            self._on_failure(error)
+            self._incidents.mistake(error)
             found = self._gate.failed(call)
         if isinstance(found, Refusal):
             association.acse.send_reject(found.result, found.source, found.diagnostic)
@@ -212,26 +209,39 @@ class StorageSCP:
             request.presentation_context_definition_list = negotiation.requested(proposals, offered)
 
     def _on_accepted(self, event: Event) -> None:
-        """An association without any presentation context is of no use to anybody: say why."""
+        """Where not all presentation contexts were accepted: say why."""
         association = cast(GuardedAssociation, event.assoc)
         peer = association.caller
         refused = negotiation.refused(association, association.proposals, self._contexts)
-        if peer is None or not refused:
-            return
-        if association.accepted_contexts:
-            self._log.debug("presentation_contexts_refused", source=peer.name, first=refused)
-        else:
-            self._gate.useless(_call(association), peer, refused)
+        if peer is not None and refused:
+            is_useless = not association.accepted_contexts
+            self._gate.narrowed(_call(association), peer, refused, is_useless=is_useless)
 
     def _on_end(self, association: GuardedAssociation) -> None:
         source = self._associations.source_of(association)
         if source is not None:
             ending = "released" if association.is_released else "aborted"
             self._log.info("association_ended", source=source, ending=ending)
+            if association.is_idle_expired:
+                self._note_silence(source, association.address)
         self._associations.closed(association)
         for service in self._services:
             service.ended(association)
         self._connections.ended(association, association.address, association.cut)
+
+    def _note_silence(self, source: str, address: str) -> None:
+        limit = f"{self._limits.idle_timeout_s:g} s"
+        reason = (
+            f"{source}: nothing happened on the association for {limit} (dicom.idle_timeout), so we aborted "
+            "it: look whether the calling system is stuck or its network is broken; one that keeps "
+            "associations open on purpose needs a longer time."
+        )
+        advice = (
+            f"Your system ({address}) had an association open with our DICOM node and sent nothing for "
+            f"{limit}, so we aborted it. Please let it release associations that it does not use."
+        )
+        who = {"source": source, "address": address}
+        self._incidents.note("association", "IDLE_TIMEOUT", reason, who, advice)
 
     def _on_closed(self, association: GuardedAssociation) -> None:
         self._connections.closed(association)
@@ -243,9 +253,6 @@ class StorageSCP:
         subject = "instance" if violation.name == "INSTANCE_TOO_LARGE" else "association"
         reason = f"{source or address}: {violation.reason}"
         self._incidents.note(subject, violation.name, reason, {"source": source or "", "address": address})
-
-    def _on_failure(self, error: BaseException) -> None:
-        self._log.error("association_failed", error=type(error).__name__, places=places(error))
 
     def _on_crowded(self, address: str, limit: str) -> None:
         reason = (

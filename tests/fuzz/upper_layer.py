@@ -93,6 +93,9 @@ class Party:
     def respond(self, p_data: bytes) -> None:
         self.events.append(("respond", p_data))
 
+    def refused(self, violation: Violation) -> None:
+        self.events.append(("refused", violation.name))
+
     # -- further, as the host of an upper layer ---------------------------------------------------
 
     def violated(self, violation: Violation) -> None:

@@ -180,6 +180,12 @@ BAD_REQUESTS: dict[str, bytes] = {
     "user identity with lying lengths": wire.associate_rq(
         user=wire.user_information(16384, wire.item(0x58, b"\x02\x01" + struct.pack(">H", 60_000) + b"a"))
     ),
+    **{
+        f"user identity of type {number}": wire.associate_rq(
+            user=wire.user_information(16384, wire.item(0x58, bytes((number, 0, 0, 1)) + b"a\0\0"))
+        )
+        for number in (0, 6, 255)
+    },
     "asynchronous operations of 1 byte": wire.associate_rq(
         user=wire.user_information(16384, wire.item(0x53, b"\x01"))
     ),
@@ -217,6 +223,7 @@ MUST_NOT_BE_ACCEPTED = (
     "announced too short",
     "context id twice",
     "2000 contexts",
+    "user identity of type 255",
 )
 
 

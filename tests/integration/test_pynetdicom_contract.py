@@ -20,6 +20,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association, ServiceUser
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import DIMSEPrimitive
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import negotiate_as_acceptor
@@ -58,14 +59,16 @@ BUILT_ON: tuple[tuple[Callable[..., Any], str, str], ...] = (
     (fsm.AA_1, "f3b9b4b83a2066dd", "sends our A-ABORT and begins Sta13"),
     (fsm.AA_8, "34dbd77ea0249e0f", "UpperLayer._abort_as_provider does the same, with a reason"),
     (fsm.AR_5, "07d640b826c22bbe", "ends the thread after Sta13"),
-    (fsm.AE_6, "b57d99785c2a4300", "hands the A-ASSOCIATE-RQ to our thread"),
+    (fsm.AE_6, "b57d99785c2a4300", "reads the A-ASSOCIATE-RQ as UpperLayer._hand_over tried"),
     (fsm.DT_2, "9ac28e67bcd1db36", "UpperLayer.forward does the same without a PDU"),
     (Association.__init__, "31da48213cbadd9d", "GuardedAssociation then replaces dul and the queue of dimse"),
     (Association.run_reactor, "dd6a6e925ce80511", "GuardedAssociation._serve is ours instead"),
     (Association._run_reactor, "923d0625edfb18cb", "GuardedAssociation._run_reactor is ours instead"),
     (Association.kill, "db2a441714d9ea17", "GuardedAssociation.kill is ours instead"),
     (Association._abort_blocking, "3a00262dd3cbcad5", "sets _sent_abort, which ends reading"),
-    (Association._serve_request, "4c7e060166a122a4", "serves the rest, drops answers: deliver does not"),
+    (Association._serve_request, "4c7e060166a122a4", "serves the rest; on what deliver opens it is off"),
+    (Association.send_c_store, "d076e671fa48f44e", "one get_msg(block=True): Answers waits for ours"),
+    (Association.send_c_echo, "6730e59e3cee2355", "the same"),
     (Association.set_socket, "28913314e8860c0e", "gives the PeerSocket to the upper layer"),
     (ACSE._negotiate_as_acceptor, "acda0f70a2012368", "negotiates what StorageSCP._offer gives it"),
     (ACSE.send_reject, "53c99806d26e993c", "StorageSCP._on_requested rejects with it"),
@@ -74,7 +77,9 @@ BUILT_ON: tuple[tuple[Callable[..., Any], str, str], ...] = (
     (negotiate_as_acceptor, "6e4c1a702171e09b", "writes into results of its own only: ours are shared"),
     (A_ASSOCIATE_RQ.to_primitive, "166a042a2aecd6e5", "leaves the list of contexts to StorageSCP._offer"),
     (ServiceUser.supported_contexts.fset, "2c506a42d5f12893", "takes a list until negotiation"),
-    (DIMSEServiceProvider.receive_primitive, "3753d6790c54425c", "gathers the fragments that we forward"),
+    (DIMSEServiceProvider.receive_primitive, "3753d6790c54425c", "gathers what hand_over gives it; Evt19"),
+    (DIMSEPrimitive.is_valid_request.fget, "31b15bfa0652cd5f", "MessageQueue refuses what has neither this"),
+    (DIMSEPrimitive.is_valid_response.fget, "926487ba26582ba2", "nor this; _serve_request would drop it"),
     (DIMSEServiceProvider.get_msg, "1d0eb59a1b3d15d0", "our loop takes messages with it"),
     (AssociationSocket.__init__, "b41f4a41a8b563bb", "puts Evt5"),
     (AssociationSocket.close, "30279eeefaa8b0f0", "calls our _shutdown_socket and puts Evt17"),

@@ -18,6 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext, build_context
 
 from gateway.clock import SystemClock
@@ -182,8 +183,13 @@ def test_a_message_that_is_no_c_store_has_a_limit_of_its_own(gateway: Receiver) 
         peer.associated()
         with pytest.raises(Gone):
             _ask(peer, wire.message(1, find, bytes(100 << 20), fragment=120_000))
-    wait_until(lambda: names(gateway) == ["MESSAGE_TOO_LARGE"])
-    assert "More than 32 MiB" in records(gateway)[0][1]
+    wait_until(lambda: names(gateway) == ["MESSAGE_TOO_LARGE", "UNRECOGNISED_OPERATION"])
+    reasons = dict(records(gateway))
+    assert "More than 32 MiB" in reasons["MESSAGE_TOO_LARGE"]
+    assert (
+        "Command Field 0020 came in a presentation context for 1.2.840.10008"
+        in (reasons["UNRECOGNISED_OPERATION"])
+    )
 
 
 class HeldService:
@@ -247,6 +253,106 @@ def test_of_messages_that_are_sent_without_waiting_one_is_held_in_memory(tmp_pat
     assert names(gateway) == []
 
 
+def commitment_request(*elements: bytes, sop_class: bytes = COMMITMENT) -> bytes:
+    """An N-ACTION without data set, in context 5."""
+    instance = wire.ui(0x1001, b"1.2.840.10008.1.20.1.1")
+    return wire.message(5, wire.command(
+        wire.ui(3, sop_class), wire.us(0x100, wire.N_ACTION_RQ), wire.us(0x110, 7), wire.us(0x800, 0x0101),
+        instance, *elements,
+    ))  # fmt: skip
+
+
+def echo_request(*elements: bytes) -> bytes:
+    """A C-ECHO of which the rest of the command set is as given, in context 3."""
+    return wire.message(
+        3, wire.command(*elements, wire.us(0x100, wire.C_ECHO_RQ), wire.us(0x110, 7), wire.us(0x800, 0x0101))
+    )
+
+
+PROPOSALS = (*wire.STORE_AND_ECHO, wire.Context(5, COMMITMENT, (wire.IMPLICIT,)))
+UNSERVED = {
+    "C-ECHO without class": (echo_request(), None),
+    "C-ECHO with an odd number": (
+        echo_request(wire.ui(2, wire.VERIFICATION), wire.element(0x1008, b"abc")), None,
+    ),
+    "C-ECHO of a class of 100 characters": (echo_request(wire.ui(2, b"1." * 50)), 0x0122),
+    "C-ECHO of CT": (echo_request(wire.ui(2, wire.CT)), 0x0122),
+    "N-ACTION without type": (commitment_request(), None),
+    "N-ACTION of an instance of 100 characters": (
+        commitment_request(wire.us(0x1008, 1), wire.ui(0x1000, b"1." * 50)), None,
+    ),
+    "N-ACTION without class": (commitment_request(wire.us(0x1008, 1), sop_class=b""), None),
+    "N-ACTION of CT": (commitment_request(wire.us(0x1008, 1), sop_class=wire.CT), 0x0118),
+    "N-ACTION of the printer": (
+        commitment_request(wire.us(0x1008, 1), sop_class=b"1.2.840.10008.5.1.1.9"), 0x0118,
+    ),
+    "N-ACTION of two classes": (commitment_request(wire.ui(2, wire.CT), wire.us(0x1008, 1)), 0x0118),
+    "N-EVENT-REPORT-RSP without status": (
+        wire.message(5, wire.command(wire.us(0x100, 0x8100), wire.us(0x120, 7), wire.us(0x800, 0x0101))),
+        None,
+    ),
+}  # fmt: skip
+"""Messages for pynetdicom that it must not be asked to serve; their status, or None for COMMAND_INVALID."""
+
+
+@pytest.mark.parametrize("kind", UNSERVED)
+def test_a_message_that_cannot_be_served_is_answered_or_aborted_at_once_and_recorded(
+    tmp_path: Path, kind: str
+) -> None:
+    """Long before the idle timeout, and never by the service of another class."""
+    message, status = UNSERVED[kind]
+    service = HeldService()
+    with receiver(tmp_path, services=[service], idle_timeout_s=60.0) as gateway:
+        with RawPeer(gateway.port) as peer:
+            peer.associated(wire.associate_rq(PROPOSALS)).send(message)
+            if status is None:
+                assert abort_of(peer) == (2, 6)
+            else:
+                answer = peer.answer()
+                assert (answer.status, answer.message_id) == (status, 7)
+                assert answer.field in (wire.C_ECHO_RSP, 0x8130)
+                assert answer.elements[0x902].startswith(b"SOP_CLASS_NOT_NEGOTIATED")
+                assert peer.echo() == 0
+                peer.release()
+        name = "SOP_CLASS_NOT_NEGOTIATED" if status else "COMMAND_INVALID"
+        wait_until(lambda: names(gateway) == [name])
+        assert records(gateway)[0][1].startswith("scanner: ")
+        assert "1.1.1.1" not in str(gateway.log)
+    assert service.sizes == []
+
+
+# -- silence ------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_falls_silent_is_ended_also_when_it_was_busy_at_the_first_look(tmp_path: Path) -> None:
+    """The association's thread looks in the middle of a C-STORE; nobody wakes it when that ends."""
+    dataset = ct_series((1, 64, 64))[0]
+    message = wire.message(1, wire.c_store_rq(dataset.SOPInstanceUID.encode()), encoded(dataset))
+    with receiver(tmp_path, idle_timeout_s=3.0) as gateway, RawPeer(gateway.port) as peer:
+        peer.associated().send(message[:-2000])
+        wait_until(lambda: any((gateway.folder / "spool").rglob("*.part")))
+        (association,) = gateway.scp._servers[0]._associations
+        association.wake()
+        wait_until(lambda: not association._changed.is_set())
+        time.sleep(0.1)  # it has looked, and waits again
+        peer.send(message[-2000:])
+        assert peer.answer().status == 0
+        assert [found.kind for found in peer.until_closed(20)] == [wire.ABORT]
+        wait_until(lambda: gateway.associations.count() == 0)
+        wait_until(lambda: names(gateway) == ["IDLE_TIMEOUT"])
+        assert association.is_idle_expired
+
+
+@pytest.mark.parametrize("ending", [wire.release_rq(), wire.abort(), b""], ids=["release", "abort", "close"])
+def test_only_silence_is_called_silence(gateway: Receiver, ending: bytes) -> None:
+    with RawPeer(gateway.port) as peer:
+        peer.associated()
+        (association,) = gateway.scp._servers[0]._associations
+        peer.send(ending)
+    wait_until(lambda: gateway.associations.count() == 0)
+    assert not association.is_idle_expired
+
+
 # -- violations ---------------------------------------------------------------------------------
 
 VIOLATIONS = {
@@ -288,6 +394,30 @@ def test_a_request_of_more_than_a_mebibyte_is_not_read(gateway: Receiver) -> Non
     with RawPeer(gateway.port) as peer:
         peer.send(wire.pdu(1, b"", length=(1 << 20) + 1))
         assert abort_of(peer) == (2, 6)
+
+
+USER_IDENTITY_OF_TYPE_9 = wire.user_information(16384, wire.item(0x58, b"\x09\0\0\1a\0\0"))
+
+
+def test_a_user_identity_of_no_known_type_is_the_peers_fault_and_recorded(gateway: Receiver) -> None:
+    """Whoever may not call at all can send it."""
+    with RawPeer(gateway.port) as peer:
+        peer.send(wire.associate_rq(calling=b"NOBODY", user=USER_IDENTITY_OF_TYPE_9))
+        assert abort_of(peer) == (2, 6)
+    wait_until(lambda: names(gateway) == ["PDU_INVALID"])
+    assert records(gateway)[0][1].startswith("127.0.0.1: A user identity")
+    assert not [line for line in gateway.log if line["event"] == "association_failed"]
+
+
+def test_whatever_pynetdicom_cannot_read_in_a_request_is_the_peers_fault(
+    gateway: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, RawPeer(gateway.port) as peer:
+        patch.setattr(A_ASSOCIATE_RQ, "to_primitive", lambda _: int("not a number"))
+        peer.send(wire.associate_rq())
+        assert abort_of(peer) == (2, 6)
+    wait_until(lambda: names(gateway) == ["PDU_INVALID"])
+    assert not [line for line in gateway.log if line["event"] == "association_failed"]
 
 
 def test_a_peer_that_trickles_a_pdu_loses_its_association(tmp_path: Path) -> None:
@@ -401,11 +531,12 @@ def test_a_peer_with_storage_classes_gets_only_those(tmp_path: Path) -> None:
                      wire.Context(5, wire.VERIFICATION, (wire.IMPLICIT,))]  # fmt: skip
         with RawPeer(gateway.port) as peer:
             assert accepted(peer.associate(wire.associate_rq(proposals))) == {1: 0, 3: 3, 5: 0}
-        assert names(gateway) == []
+        wait_until(lambda: names(gateway) == ["PRESENTATION_CONTEXTS_REFUSED"])
+        assert "MRImageStorage with ExplicitVRLittleEndian: the SOP class is not taken" in letter(gateway)
         with RawPeer(gateway.port) as peer:
             assert accepted(peer.associate(wire.associate_rq(proposals[1:2]))) == {3: 3}
-        wait_until(lambda: records(gateway))
-        ((name, reason),) = records(gateway)
+        wait_until(lambda: len(records(gateway)) == 2)
+        name, reason = records(gateway)[0]
         assert name == "NO_PRESENTATION_CONTEXT_ACCEPTED"
         assert "MRImageStorage with ExplicitVRLittleEndian: the SOP class is not taken" in reason
         assert "peers.scanner.storage_classes" in reason

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import pytest
 import structlog
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from gateway.journal import Journal, JournalReader
 from gateway.receive.associations import OpenAssociations
@@ -20,7 +22,12 @@ from gateway.receive.callers import Callers
 from gateway.receive.calls import Call, KnownPeer, Node, Refusal
 from gateway.receive.gate import Gate, RefusalLog
 from gateway.receive.names import Names
+from gateway.receive.records import Incidents
+from gateway.receive.refusals import describe
+from gateway.receive.stow.access import WebCallers, WebPeer
+from gateway.receive.stow.request import StoreHead, StowRefused
 from gateway.receive.tls.certificates import ExpectedCertificate, PeerCertificate
+from tests.waiting import wait_until
 
 CT1 = PeerCertificate("CN=ct1,O=Clinic", "a" * 64, 2e9)
 CT2 = PeerCertificate("CN=ct2,O=Clinic", "b" * 64, 2e9)
@@ -133,6 +140,40 @@ def test_values_with_commas_and_fingerprints_with_colons_are_understood() -> Non
             ExpectedCertificate.parse(wrong)
 
 
+@pytest.mark.parametrize(
+    ("common_name", "organisation"),
+    [
+        (" ct1 ", "Clinic"),
+        ("ct1", "#1"),
+        ("ct1 ", "Clinic "),
+        ("ct1\\", "a, O = b"),
+        ("#", " x"),
+        ("x", "A+B=C"),
+    ],
+)
+def test_a_subject_copied_from_our_own_log_is_the_same_one(common_name: str, organisation: str) -> None:
+    shown = PeerCertificate(subject(common_name, organisation), "c" * 64, 0)
+    for copied in (shown.subject, shown.subject.strip(), describe(shown).rpartition(" (")[0]):
+        assert ExpectedCertificate.parse(copied).matches(shown)
+        assert not ExpectedCertificate.parse(copied).matches(CT2)
+
+
+def test_a_subject_that_is_no_text_is_nobodys() -> None:
+    """Octets in it (X.501 bit strings) cannot be written into a setting; the fingerprint can."""
+    octets = PeerCertificate("CN=ct1,2.5.4.45=#ff", "c" * 64, 0)
+    assert not ExpectedCertificate.parse("CN=ct1").matches(octets)
+    assert ExpectedCertificate.parse("sha256:" + "c" * 64).matches(octets)
+
+
+def subject(common_name: str, organisation: str) -> str:
+    """As certificates.facts has it."""
+    name = [
+        x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
+    ]
+    return x509.Name(name).rfc4514_string()
+
+
 def test_a_slow_name_server_holds_the_first_caller_up_for_a_moment_and_nobody_else() -> None:
     answer = threading.Event()
 
@@ -152,6 +193,96 @@ def test_a_slow_name_server_holds_the_first_caller_up_for_a_moment_and_nobody_el
         assert time.monotonic() < deadline_s
 
 
+ONE, OTHER = (frozenset({ipaddress.ip_address(f"192.0.2.{number}")}) for number in (1, 2))
+
+
+def test_a_peer_that_has_moved_is_let_in_at_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name server knows it since the night, and our last answer is of yesterday."""
+    truth = {"ct.clinic": ONE}
+    callers = Callers(
+        NODE, [KnownPeer("ct", "CT", "ct.clinic")], "reject", Names(lambda host: truth[host], wait_s=20)
+    )
+    assert callers.identify(call()).name == "ct"
+    truth["ct.clinic"] = OTHER
+    later(monkeypatch, 8 * 3600.0)
+    assert callers.identify(call(address="192.0.2.2")).name == "ct"
+    assert callers.identify(call()).name == "ADDRESS_NOT_ALLOWED", "the answer is of this minute"
+
+
+def test_a_peer_that_has_moved_may_store_over_http_at_its_first_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth = {"ct.clinic": ONE}
+    peer = KnownPeer("ct", "CT", "ct.clinic")
+    web_peer = WebPeer(peer, token="t0ken")  # noqa: S106
+    callers = WebCallers([web_peer], Names(lambda host: truth[host], wait_s=20))
+    fields: dict[str, tuple[str, ...]] = {"authorization": ("Bearer t0ken",)}
+    assert callers.identify(StoreHead("192.0.2.1", fields)) is peer
+    truth["ct.clinic"] = OTHER
+    later(monkeypatch, 8 * 3600.0)
+    assert callers.identify(StoreHead("192.0.2.2", fields)) is peer
+    with pytest.raises(StowRefused, match="which is none of its addresses"):
+        callers.identify(StoreHead("192.0.2.1", fields))
+
+
+def test_a_wrong_address_is_refused_for_now_only_while_nobody_knows_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, silent = threading.Event(), threading.Event()
+
+    def once(_: str) -> Any:
+        if silent.is_set():
+            answer.wait(20)
+            raise OSError
+        silent.set()
+        return ONE
+
+    names = Names(once, wait_s=0.2)
+    callers = Callers(NODE, [KnownPeer("ct", "CT", "ct.clinic")], "reject", names)
+    wait_until(lambda: names.addresses("ct.clinic"))
+    later(monkeypatch, 3600.0)
+    for _ in range(2):  # while the question is open, and after it has failed
+        refused = callers.identify(call(address="192.0.2.2"))
+        assert isinstance(refused, Refusal)
+        assert (refused.name, refused.result) == ("HOST_NAME_NOT_RESOLVED", 2)
+        assert callers.identify(call()).name == "ct", "the old address is still good for its own"
+        answer.set()
+        wait_until(lambda: names.ask("ct.clinic").under_way is None)
+
+
+def test_a_peer_that_is_placed_waits_for_no_name_of_another_one_with_its_title() -> None:
+    answer = threading.Event()
+
+    def slow(_: str) -> Any:
+        answer.wait(20)
+        return OTHER
+
+    peers = [KnownPeer("a", "CT", "a.clinic"), KnownPeer("b", "CT", "192.0.2.1")]
+    names = Names(slow, wait_s=60)
+    assert Callers(NODE, peers, "reject", names).identify(call()).name == "b"
+    assert names.ask("a.clinic").under_way is not None, "nobody waited for the answer"
+    answer.set()
+
+
+def test_a_name_is_looked_up_again_after_there_was_no_thread_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        callers = Callers(
+            NODE, [KnownPeer("ct", "CT", "ct.clinic")], "reject", Names(lambda _: ONE, wait_s=20)
+        )
+        assert callers.identify(call()).name == "HOST_NAME_NOT_RESOLVED"
+    assert callers.identify(call()).name == "ct"
+
+
+def later(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+    """Let the clock that answers grow old by be ahead."""
+    real = time.monotonic
+    monkeypatch.setattr("gateway.receive.names.time.monotonic", lambda: real() + by_s)
+
+
 def test_a_name_that_fails_later_keeps_its_last_address() -> None:
     answers = [frozenset({ipaddress.ip_address("192.0.2.1")})]
 
@@ -161,7 +292,7 @@ def test_a_name_that_fails_later_keeps_its_last_address() -> None:
         return answers.pop()
 
     names = Names(once, wait_s=2)
-    assert names.addresses("ct.clinic")
+    assert not names.unsure(["ct.clinic"])
     names.ask("ct.clinic").looked_up_s = float("-inf")
     deadline_s = time.monotonic() + 20
     while not names.ask("ct.clinic").failed:
@@ -192,8 +323,9 @@ class Door:
             processors=[self._keep],
             wrapper_class=structlog.make_filtering_bound_logger(0),
         )
-        self.written = RefusalLog(self.journal, self.clock, log)
-        self.gate = Gate(Callers(NODE, peers, unknown), most, self.associations, self.written)
+        self.incidents = Incidents(self.journal, self.clock, log)
+        written = RefusalLog(self.incidents)
+        self.gate = Gate(Callers(NODE, peers, unknown), most, self.associations, written)
 
     def _keep(self, _: Any, __: str, event: Any) -> Any:
         self.lines.append(dict(event))
@@ -343,14 +475,15 @@ def test_every_rejection_of_the_table_is_recorded_with_the_text_for_the_other_si
     assert "192.0.2." in advice
     assert not re.search(r"[\x00-\x1f]", advice)
     assert [(line["event"], line["advice"]) for line in door.lines] == [("association_rejected", advice)]
-    assert door.written.counts() == {name: 1}
+    assert door.incidents.counts() == {name: 1}
 
 
 def test_an_association_of_no_use_is_recorded_with_what_was_proposed(tmp_path: Path) -> None:
     door = Door(tmp_path, TWO, 4)
     restricted = KnownPeer("mr", "MR", "192.0.2.1", storage_classes=("1.2",))
     for peer in (restricted, KnownPeer("X@192.0.2.9", "X", "192.0.2.9", is_configured=False)):
-        door.gate.useless(call(peer.ae_title, peer.host), peer, ["CTImageStorage: not taken", "1.2.3: why"])
+        told = call(peer.ae_title, peer.host)
+        door.gate.narrowed(told, peer, ["CTImageStorage: not taken", "1.2.3: why"], is_useless=True)
     stranger, known = door.reader.refusals()
     assert known["name"] == stranger["name"] == "NO_PRESENTATION_CONTEXT_ACCEPTED"
     assert "dicom.storage_classes and peers.mr.storage_classes" in known["reason"]
@@ -358,6 +491,21 @@ def test_an_association_of_no_use_is_recorded_with_what_was_proposed(tmp_path: P
     assert (known["details"]["source"], stranger["details"]["source"]) == ("mr", "")
     assert "CTImageStorage: not taken; 1.2.3: why. Please let it send" in known["details"]["advice"]
     assert "accepted without any presentation context" in known["details"]["advice"]
+
+
+def test_an_association_that_gets_a_part_is_recorded_once_for_each_answer(tmp_path: Path) -> None:
+    """A system that can send nothing that it was made for may still verify: nobody would know."""
+    door = Door(tmp_path, TWO, 4)
+    peer = KnownPeer("mr", "MR", "192.0.2.1")
+    for answer in ("CTImageStorage: not taken", "MRImageStorage: not taken", "CTImageStorage: not taken"):
+        for _ in range(2):
+            door.gate.narrowed(call("MR"), peer, [answer], is_useless=False)
+            door.clock.s += 100
+    records = door.reader.refusals()
+    assert [each["name"] for each in records] == ["PRESENTATION_CONTEXTS_REFUSED"] * 2
+    assert "MRImageStorage: not taken" in records[0]["reason"]
+    assert "with a part of its presentation contexts" in records[0]["details"]["advice"]
+    assert "Nothing can be sent in these presentation contexts: MRImage" in records[0]["details"]["advice"]
 
 
 def test_the_same_refusal_is_written_once_a_minute_and_counted_every_time(tmp_path: Path) -> None:
@@ -370,7 +518,7 @@ def test_the_same_refusal_is_written_once_a_minute_and_counted_every_time(tmp_pa
     newest, first = door.reader.refusals()
     assert "repeated" not in first["details"]
     assert newest["details"]["repeated"] == 999
-    assert door.written.counts() == {"CALLING_AE_TITLE_NOT_RECOGNISED": 1001}
+    assert door.incidents.counts() == {"CALLING_AE_TITLE_NOT_RECOGNISED": 1001}
     for n in range(1000):
         door.decide(call(f"N{n}"))
     assert len(door.reader.refusals(2000)) <= 130, "ten thousand names fill no disk"

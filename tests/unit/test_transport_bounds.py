@@ -160,6 +160,29 @@ def test_the_same_incident_is_written_once_a_minute_with_its_count(tmp_path: Pat
     assert len(lines) == len(rows)
 
 
+def test_a_mistake_of_ours_is_logged_once_a_minute_however_often_it_is_provoked(tmp_path: Path) -> None:
+    clock, lines = SteppedClock(), []
+
+    def keep(_: Any, __: str, event: Any) -> Any:
+        lines.append(event)
+        raise structlog.DropEvent
+
+    log = structlog.wrap_logger(
+        None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    journal = Journal(tmp_path / "journal.db")
+    incidents = Incidents(journal, clock, log)
+    for number in range(300):
+        clock.time_s += 60 if number == 299 else 0
+        try:
+            int(f"what peer {number} sent")
+        except ValueError as error:
+            incidents.mistake(error)
+    journal.close()
+    assert [(line["error"], line["repeated"]) for line in lines] == [("ValueError", 0), ("ValueError", 298)]
+    assert "what peer" not in str(lines)
+
+
 def test_a_flood_of_one_name_hides_no_other() -> None:
     clock = SteppedClock()
     repeats = Repeats(clock)

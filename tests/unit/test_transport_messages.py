@@ -52,6 +52,7 @@ class Party:
     stores: list[Store] = field(default_factory=list)
     forwarded: list[tuple[int, int, bytes]] = field(default_factory=list)
     responses: bytearray = field(default_factory=bytearray)
+    refusals: list[str] = field(default_factory=list)
 
     def context(self, context_id: int) -> Context | None:
         return {
@@ -65,10 +66,13 @@ class Party:
         return self.stores[-1]
 
     def takes(self, context: Context, request: Command) -> bool:
-        return context.id == 3 and request.field == wire.C_ECHO_RQ
+        return context.id == 3 and request.field in (wire.C_ECHO_RQ, wire.N_ACTION_RQ)
 
     def forward(self, context_id: int, control: int, fragment: bytes) -> None:
         self.forwarded.append((context_id, control, fragment))
+
+    def refused(self, violation: Violation) -> None:
+        self.refusals.append(violation.name)
 
     def respond(self, p_data: bytes) -> None:
         self.responses += p_data
@@ -230,6 +234,22 @@ def test_what_is_no_c_store_is_forwarded_or_answered_or_dropped() -> None:
     party = run(echo + cancel + unknown + late + wire.message(1, wire.c_store_rq(b"1.2", 4), b"x"))
     assert party.forwarded == [(3, 3, wire.c_echo_rq())]
     assert statuses(party.responses) == [(0x8077, 0x0211), (0x8001, 0)]
+    assert party.refusals == ["UNRECOGNISED_OPERATION"]
+
+
+@pytest.mark.parametrize("element", [wire.ui(2, wire.CT), wire.ui(3, wire.CT), wire.ui(3, b"\\1.2")])
+@pytest.mark.parametrize(("field", "status"), [(wire.C_ECHO_RQ, 0x0122), (wire.N_ACTION_RQ, 0x0118)])
+def test_a_request_that_names_another_class_than_its_context_is_answered_and_not_forwarded(
+    element: bytes, field: int, status: int
+) -> None:
+    """In whichever element: pynetdicom would serve it by the class alone."""
+    others = (wire.us(0x100, field), wire.us(0x110, 9), wire.us(0x800, 1))
+    named = wire.ui(5 - element[2], wire.VERIFICATION)  # the other one is right
+    for request in (wire.command(element, *others), wire.command(element, named, *others)):
+        party = run(wire.message(3, request, b"data") + wire.message(3, wire.c_echo_rq()))
+        assert statuses(party.responses) == [(field | 0x8000, status)]
+        assert party.forwarded == [(3, 3, wire.c_echo_rq())]
+        assert party.refusals == ["SOP_CLASS_NOT_NEGOTIATED"]
 
 
 def test_a_c_store_without_data_set_is_finished_at_once() -> None:
@@ -314,8 +334,14 @@ def body(pdu: bytes) -> bytes:
     return pdu[6:]
 
 
+USER_IDENTITY_OF_TYPE_0 = wire.item(0x58, b"\0\0\0\1a\0\0")
+
+
 def test_a_usual_request_is_well_built() -> None:
     read_association_request(body(wire.associate_rq()))
+    for identity in range(1, 6):  # PS3.7 D.3.3.7.1
+        user = wire.user_information(16384, wire.item(0x58, bytes([identity]) + b"\0\0\1a\0\0"))
+        read_association_request(body(wire.associate_rq(user=user)))
     many = [
         wire.Context(2 * i + 1, b"1.2.%d" % i, [b"1.2.840.10008.1.2.%d" % k for k in range(40)])
         for i in range(128)
@@ -336,6 +362,9 @@ def test_a_usual_request_is_well_built() -> None:
         wire.associate_rq(user=b""),
         wire.associate_rq(user=wire.user_information() * 2),
         wire.associate_rq(user=wire.user_information(16384, *[wire.item(0x54, b"")] * 2000)),
+        wire.associate_rq(user=wire.user_information(16384, USER_IDENTITY_OF_TYPE_0)),
+        wire.associate_rq(user=wire.user_information(16384, wire.item(0x58, b"\6" + bytes(7)))),
+        wire.associate_rq(user=wire.user_information(16384, wire.item(0x58, b""))),
         wire.associate_rq(further=wire.item(0x20, b"", length=999)),
         wire.associate_rq(further=b"\x20\0"),
     ],

@@ -31,7 +31,7 @@ class Watcher:
     closed
         Called once when the connection is closed.
     violated
-        The peer broke the protocol; its association is being aborted.
+        The peer broke the protocol: its association is being aborted, or its message answered with a status.
     failed
         We made a mistake.
     """
@@ -72,6 +72,9 @@ class Host(Protocol):
 
     def takes(self, context: Context, request: Command) -> bool:
         """Whether pynetdicom shall see a message that is no C-STORE."""
+
+    def refused(self, violation: Violation) -> None:
+        """A message that is no C-STORE is being answered with a status."""
 
     def violated(self, violation: Violation) -> None:
         """The peer broke the protocol; its association is being aborted."""

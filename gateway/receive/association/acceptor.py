@@ -28,33 +28,14 @@ from pynetdicom.transport import AddressInformation
 
 from gateway.receive.association.acceptance import Acceptance
 from gateway.receive.association.association_request import Proposal
-from gateway.receive.association.commands import (
-    C_ECHO_RQ,
-    N_ACTION_RQ,
-    N_CREATE_RQ,
-    N_DELETE_RQ,
-    N_EVENT_REPORT_RQ,
-    N_GET_RQ,
-    N_SET_RQ,
-    RESPONSE_BIT,
-    Command,
-)
+from gateway.receive.association.commands import C_ECHO_RQ, N_EVENT_REPORT_RQ, RESPONSE_BIT, Command
+from gateway.receive.association.dimse import COMMAND_OF_EVENT, MessageQueue
 from gateway.receive.association.dul import UpperLayer
 from gateway.receive.association.messages import Context, StoreReceiver
 from gateway.receive.association.violations import Violation
-from gateway.receive.association.wakeup import SignallingQueue
 from gateway.receive.association.wire import PeerSocket
 from gateway.receive.calls import KnownPeer
 
-_COMMANDS = {
-    evt.EVT_C_ECHO: C_ECHO_RQ,
-    evt.EVT_N_EVENT_REPORT: N_EVENT_REPORT_RQ,
-    evt.EVT_N_GET: N_GET_RQ,
-    evt.EVT_N_SET: N_SET_RQ,
-    evt.EVT_N_ACTION: N_ACTION_RQ,
-    evt.EVT_N_CREATE: N_CREATE_RQ,
-    evt.EVT_N_DELETE: N_DELETE_RQ,
-}
 _VERIFICATION = "1.2.840.10008.1.1"
 _LOGGING_HANDLERS = (  # they render every PDU and message as text, wanted or not
     (evt.EVT_PDU_RECV, standard_pdu_recv_handler),
@@ -93,7 +74,7 @@ class GuardedAssociation(Association):
         except OSError:  # no descriptor is left, and nobody will call close()
             self._scissors.close()
             raise
-        self.dimse.msg_queue = SignallingQueue(self.wake)
+        self.dimse.msg_queue = MessageQueue(self.wake)
         self.acse_timeout = acceptance.association_timeout_s
         self.network_timeout = ae.network_timeout
         self.name = f"AcceptorThread-{next(_numbers)}"
@@ -107,11 +88,15 @@ class GuardedAssociation(Association):
             self.unbind(event, handler)
         for bound_event, bound_handler, *arguments in acceptance.handlers:
             self.bind(bound_event, bound_handler, *arguments)
-        self._served = {_COMMANDS[event] for event, *_ in acceptance.handlers if event in _COMMANDS}
+        self._served = {
+            COMMAND_OF_EVENT[event] for event, *_ in acceptance.handlers if event in COMMAND_OF_EVENT
+        }
         self.caller: KnownPeer | None = None
         """Who it is, once it was let in."""
         self.is_requested = False
         """An A-ASSOCIATE-RQ has come."""
+        self.is_idle_expired = False
+        """We ended the association, for the peer was silent for the idle timeout."""
 
     @property
     def address(self) -> str:
@@ -157,6 +142,10 @@ class GuardedAssociation(Association):
             return False
         is_echo = request.field == C_ECHO_RQ
         return request.field in self._served and is_echo == (context.abstract_syntax == _VERIFICATION)
+
+    def refused(self, violation: Violation) -> None:
+        """A message that is no C-STORE is being answered with a status."""
+        self._acceptance.watcher.violated(self, violation)
 
     def violated(self, violation: Violation) -> None:
         """The peer broke the protocol."""
@@ -283,6 +272,7 @@ class GuardedAssociation(Association):
             evt.trigger(self, evt.EVT_ABORTED, {})
             return True
         if self.dul.idle_timer_expired():
+            self.is_idle_expired = True
             self.abort(block=False)
             return True
         return False

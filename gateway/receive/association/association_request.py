@@ -27,6 +27,9 @@ _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x5
 _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
 _CONTEXT_HEAD_BYTES = 4
 
+_USER_IDENTITY = 0x58
+_USER_IDENTITY_TYPES = range(1, 6)  # user name, passcode, Kerberos, SAML, JSON web token (PS3.7 D.3.3.7.1)
+
 _ITEM = struct.Struct(">BxH")
 
 _Names = tuple[tuple[str, ...], tuple[str, ...]]
@@ -76,8 +79,8 @@ def read_association_request(body: bytes | bytearray) -> AssociationRequest:
                 raise pdu_invalid("Two presentation contexts have the same id.")
             proposals[proposal.context_id] = proposal
             continue
-        if kind == _USER_INFORMATION and sum(1 for _ in _items(item)) > _MAX_USER_ITEMS:
-            raise pdu_invalid(f"An A-ASSOCIATE-RQ has more than {_MAX_USER_ITEMS} user information items.")
+        if kind == _USER_INFORMATION:
+            _check_user_information(item)
         rest += _ITEM.pack(kind, len(item))
         rest += item
     if kinds[_APPLICATION_CONTEXT] != 1 or kinds[_USER_INFORMATION] != 1 or not proposals:
@@ -85,6 +88,15 @@ def read_association_request(body: bytes | bytearray) -> AssociationRequest:
             "An A-ASSOCIATE-RQ needs one application context, presentation contexts and one user information."
         )
     return AssociationRequest(tuple(proposals.values()), bytes(rest))
+
+
+def _check_user_information(item: memoryview) -> None:
+    """Raises Violation; what is not checked here, pynetdicom reads."""
+    for number, (kind, value) in enumerate(_items(item)):
+        if number == _MAX_USER_ITEMS:
+            raise pdu_invalid(f"An A-ASSOCIATE-RQ has more than {_MAX_USER_ITEMS} user information items.")
+        if kind == _USER_IDENTITY and not (len(value) and value[0] in _USER_IDENTITY_TYPES):
+            raise pdu_invalid("A user identity is of no type that PS3.7 D.3.3.7 knows.")
 
 
 def _ae_title(what: str, raw: bytearray) -> bytes:

@@ -30,7 +30,8 @@ _ELEMENT = struct.Struct("<HHL")
 _UNSIGNED_SHORT = struct.Struct("<H")
 _PDU_AND_PDV = struct.Struct(">BBLLBB")
 
-_SOP_CLASS, _COMMAND, _MESSAGE_ID, _RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
+_SOP_CLASS, _REQUESTED_SOP_CLASS = 0x0002, 0x0003
+_COMMAND, _MESSAGE_ID, _RESPONDED_TO = 0x0100, 0x0110, 0x0120
 _DATA_SET_TYPE, _STATUS, _ERROR_COMMENT, _SOP_INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
 
 
@@ -48,6 +49,8 @@ class Command:
         Whether a data set follows.
     sop_class_uid, sop_instance_uid
         The affected ones as text, empty if absent; not checked to be UIDs.
+    requested_sop_class_uid
+        That of N-ACTION and others (PS3.7 10.3), likewise.
     """
 
     field: int
@@ -55,6 +58,12 @@ class Command:
     has_data_set: bool
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
+    requested_sop_class_uid: str = ""
+
+    @property
+    def sop_class_uids(self) -> set[str]:
+        """All that it names."""
+        return {self.sop_class_uid, self.requested_sop_class_uid} - {""}
 
 
 def parse_command(encoded: bytes | bytearray) -> Command:
@@ -69,6 +78,7 @@ def parse_command(encoded: bytes | bytearray) -> Command:
         data_set_type != NO_DATA_SET,
         _uid(values, _SOP_CLASS),
         _uid(values, _SOP_INSTANCE),
+        _uid(values, _REQUESTED_SOP_CLASS),
     )
 
 

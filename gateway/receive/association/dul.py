@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
-from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_P_ABORT
 
 from gateway.receive.association import violations
 from gateway.receive.association.acceptance import Host
 from gateway.receive.association.association_request import Proposal, read_association_request
 from gateway.receive.association.commands import Command
+from gateway.receive.association.dimse import hand_over
 from gateway.receive.association.inbound import Inbound, Interrupted
 from gateway.receive.association.lingering import Lingering
 from gateway.receive.association.messages import Context, MessageLimits, Messages, StoreReceiver
@@ -33,7 +35,7 @@ from gateway.receive.association.pdu_headers import (
     check_header,
     provider_abort,
 )
-from gateway.receive.association.violations import Violation, command_invalid, pdu_invalid
+from gateway.receive.association.violations import Violation, pdu_invalid
 from gateway.receive.association.wakeup import Bell, SignallingQueue, SteadyTimer
 from gateway.receive.association.wire import PeerSocket
 
@@ -108,8 +110,12 @@ class UpperLayer(DULServiceProvider):
         self._bell.ring()
 
     def idle_left_s(self) -> float:
-        """Until the peer was silent for too long; infinite in the middle of something that has limits."""
-        return float("inf") if self._is_reading else self._idle_timer.remaining
+        """Until the peer was silent for too long; all of that time in the middle of something with limits.
+
+        Who waits looks again then: nobody wakes it when the middle has become the end.
+        """
+        timer = self._idle_timer
+        return timer.timeout or float("inf") if self._is_reading else timer.remaining
 
     def idle_timer_expired(self) -> bool:
         """The peer was silent for too long."""
@@ -171,15 +177,8 @@ class UpperLayer(DULServiceProvider):
             self._read_pdu_data()
             return
         left_s = self.artim_timer.remaining if state == AWAITING_REQUEST else float("inf")
-        if self._poll(self._poll_all if is_due else self._poll_bell, left_s):
+        if self._bell.wait(self._poll_all if is_due else self._poll_bell, left_s):
             self._read_pdu_data()
-
-    def _poll(self, poll: select.poll, left_s: float) -> bool:
-        """Wait; whether the socket has something."""
-        ready = [number for number, _ in poll.poll(None if left_s == float("inf") else max(left_s, 0) * 1000)]
-        if self._bell.fileno() in ready:
-            self._bell.silence()
-        return any(number != self._bell.fileno() for number in ready)
 
     def _linger(self) -> None:
         """Sta13: until the peer closes, or it has had its time."""
@@ -241,6 +240,8 @@ class UpperLayer(DULServiceProvider):
         raw += body
         try:
             pdu, event = self._decode_pdu(raw)
+            if isinstance(pdu, A_ASSOCIATE_RQ):
+                pdu.to_primitive()  # as action AE-6 does; it would fail there
         except Exception as error:
             raise pdu_invalid(f"A PDU of type {pdu_type:02X} cannot be read.") from error
         self._recv_pdu.put(pdu)
@@ -284,14 +285,12 @@ class UpperLayer(DULServiceProvider):
         return self._host.takes(context, request)
 
     def forward(self, context_id: int, control: int, fragment: bytes) -> None:
-        """Action DT-2: to pynetdicom's DIMSE provider."""
-        indication = P_DATA()
-        pdv: Any = [context_id, bytes((control,)) + fragment]  # pynetdicom wants a list and says tuple
-        indication.presentation_data_value_list = [pdv]
-        try:
-            self.assoc.dimse.receive_primitive(indication)
-        except Exception as error:
-            raise command_invalid("A message cannot be read.") from error
+        """To pynetdicom's DIMSE provider."""
+        hand_over(self.assoc, context_id, control, fragment)
+
+    def refused(self, violation: Violation) -> None:
+        """A message is being answered with a status."""
+        self._host.refused(violation)
 
     def respond(self, p_data: bytes) -> None:
         """One write."""

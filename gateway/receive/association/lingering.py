@@ -48,10 +48,7 @@ class Lingering:
     def _waited(self, left_s: float) -> bool:
         is_reading = self._left_bytes > 0
         if not (is_reading and self._peer.has_decrypted):
-            ready = [number for number, _ in self._poll.poll(left_s * 1000)]
-            if self._bell.fileno() in ready:
-                self._bell.silence()
-            if self._peer.fileno() not in ready:
+            if not self._bell.wait(self._poll, left_s):
                 return False
             if not is_reading:
                 return True  # the peer has closed, or at least its sending half

@@ -1,9 +1,8 @@
 """DIMSE messages out of P-DATA-TF PDUs (PS3.7 6.3.1, PS3.8 9.3.5 and E): C-STOREs as they arrive.
 
 The data set of a C-STORE goes to its receiver as it comes, all that is in the buffer at once; the response
-goes out in one write.
-Every other message is handed on, fragment by fragment, to whom it concerns. Whatever is announced is
-checked before a byte of it is kept. No pynetdicom here.
+goes out in one write. Every other message is handed on, fragment by fragment, to whom it concerns. Whatever
+is announced is checked before a byte of it is kept. No pynetdicom here.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from gateway.receive.association.commands import (
     C_CANCEL_RQ,
+    C_ECHO_RQ,
     C_STORE_RQ,
     MAX_COMMAND_BYTES,
     RESPONSE_BIT,
@@ -25,15 +25,19 @@ from gateway.receive.association.commands import (
 )
 from gateway.receive.association.inbound import Inbound
 from gateway.receive.association.violations import (
+    Violation,
+    class_not_negotiated,
     command_invalid,
     message_unexpected,
+    operation_unrecognised,
     pdv_invalid,
     too_large,
     too_slow,
 )
 
 SUCCESS = 0x0000
-SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.4 Table B.2-1
+NO_SUCH_SOP_CLASS = 0x0118  # of DIMSE-N, PS3.7 10.1.4.1.10
+SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.4 Table B.2-1, PS3.7 9.1.5.1.4
 UNRECOGNISED_OPERATION = 0x0211  # PS3.7 C.5.26
 LEAST_BYTES_PER_S = 1024
 """A message that has begun must come at least so fast, over its whole length."""
@@ -87,6 +91,9 @@ class Party(Protocol):
 
     def forward(self, context_id: int, control: int, fragment: bytes) -> None:
         """A fragment of such a message, with its message control header."""
+
+    def refused(self, violation: Violation) -> None:
+        """A message that :meth:`takes` was asked about is being answered with a status."""
 
     def respond(self, p_data: bytes) -> None:
         """Send encoded P-DATA-TF PDUs."""
@@ -213,15 +220,24 @@ class Messages:
         if request.field == C_STORE_RQ:
             self._part = _Part.STORE
             self._receiver = self._party.begin_store(context, request)
-        elif self._party.takes(context, request):
-            self._part = _Part.FORWARD
-            self._party.forward(context.id, _IS_COMMAND | _IS_LAST, bytes(self._command))
-        else:
+        elif not self._party.takes(context, request):
             # Nothing that we do can be cancelled, and a late response concerns nobody.
             self._part = _Part.DROP
             if is_request:
-                comment = "UNRECOGNISED_OPERATION: not a service of this SOP class."
-                self._refusal = Answer(UNRECOGNISED_OPERATION, comment)
+                wrong = operation_unrecognised(request.field, context.abstract_syntax)
+                self._refuse(UNRECOGNISED_OPERATION, "not a service of this SOP class.", wrong)
+        elif is_request and request.sop_class_uids - {context.abstract_syntax}:
+            self._part = _Part.DROP
+            status = SOP_CLASS_NOT_SUPPORTED if request.field == C_ECHO_RQ else NO_SUCH_SOP_CLASS
+            wrong = class_not_negotiated(request.field, context.abstract_syntax)
+            self._refuse(status, "not the class of the context.", wrong)
+        else:
+            self._part = _Part.FORWARD
+            self._party.forward(context.id, _IS_COMMAND | _IS_LAST, bytes(self._command))
+
+    def _refuse(self, status: int, comment: str, violation: Violation) -> None:
+        self._refusal = Answer(status, f"{violation.name}: {comment}")
+        self._party.refused(violation)
 
     def _take_data(self, context: Context, control: int, size: int, is_last: bool) -> None:
         self._size += size

@@ -50,6 +50,24 @@ def command_invalid(reason: str) -> Violation:
     return Violation("COMMAND_INVALID", reason, INVALID_PARAMETER)
 
 
+def operation_unrecognised(command_field: int, abstract_syntax: str) -> Violation:
+    """A request of a service that is not there: answered, the association goes on."""
+    reason = (
+        f"A request with the Command Field {command_field:04X} came in a presentation context for "
+        f"{abstract_syntax}, which has no such service here: let the calling system send it elsewhere."
+    )
+    return Violation("UNRECOGNISED_OPERATION", reason, UNEXPECTED_PARAMETER)
+
+
+def class_not_negotiated(command_field: int, abstract_syntax: str) -> Violation:
+    """A request that names another SOP class than its context: answered, the association goes on."""
+    reason = (
+        f"A request with the Command Field {command_field:04X} came in the presentation context for "
+        f"{abstract_syntax} and names another SOP class: that is a fault of the calling system."
+    )
+    return Violation("SOP_CLASS_NOT_NEGOTIATED", reason, UNEXPECTED_PARAMETER)
+
+
 def too_slow(reason: str) -> Violation:
     """The peer began something and does not go on."""
     return Violation("PEER_TOO_SLOW", reason, REASON_NOT_SPECIFIED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,13 @@ class Bell:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
             return
+
+    def wait(self, poll: select.poll, left_s: float) -> bool:
+        """Wait for whatever is registered there, also this one; whether anything but this one is ready."""
+        ready = {number for number, _ in poll.poll(None if left_s == float("inf") else max(left_s, 0) * 1000)}
+        if self._descriptor in ready:
+            self.silence()
+        return bool(ready - {self._descriptor})
 
     def close(self) -> None:
         """Give the descriptor back."""
