@@ -7,6 +7,12 @@ import random
 import socket
 from collections.abc import Iterator
 
+import pytest
+
+needs_both_families = pytest.mark.skipif(
+    not socket.has_dualstack_ipv6(), reason="this machine has no socket for IPv6 and IPv4 together"
+)
+
 # Linux gives clients 32768 to 60999. A port of those that was free a moment ago may be some connection's
 # own when the server under test asks for it; below, only another server can have it.
 _FIRST, _END = 20_000, 32_000

@@ -68,14 +68,22 @@ class Callers:
         if call.called_ae_title != self.node.ae_title:
             return refusals.wrong_called_title(self.node, call)
         titled = [each for each in self._peers if each.peer.ae_title.strip() == call.calling_ae_title]
+        placed = self._placed(titled, call)
+        unsure: Sequence[str] = ()
+        if not placed:
+            unsure = self._names.unsure(host for each in titled for host in each.places.hosts)
+            placed = self._placed(titled, call)
         reasons = []
-        for each in titled:
-            if each.places.hold(call.address, self._names):
-                reason = self._not_this_one(each, call)
-                if reason is None:
-                    return each.peer
-                reasons.append(reason)
-        return reasons[0] if reasons else self._none_of_them(call, titled)
+        for each in placed:
+            reason = self._not_this_one(each, call)
+            if reason is None:
+                return each.peer
+            reasons.append(reason)
+        return reasons[0] if reasons else self._none_of_them(call, titled, unsure)
+
+    def _placed(self, titled: Sequence[_Bound], call: Call) -> Sequence[_Bound]:
+        """Those that the call may come from by its address."""
+        return [each for each in titled if each.places.hold(call.address, self._names)]
 
     def _not_this_one(self, each: _Bound, call: Call) -> Refusal | None:
         """Why a caller with the right title and address is still not this peer; None if it is."""
@@ -90,8 +98,10 @@ class Callers:
             return refusals.other_certificate(self.node, call, owner)
         return refusals.wrong_certificate(self.node, call, peer) if wanted is not None else None
 
-    def _none_of_them(self, call: Call, titled: Sequence[_Bound]) -> KnownPeer | Refusal:
-        """No configured peer with this title calls from there."""
+    def _none_of_them(
+        self, call: Call, titled: Sequence[_Bound], unsure: Sequence[str]
+    ) -> KnownPeer | Refusal:
+        """No configured peer with this title calls from there; ``unsure``: names that may hide one."""
         if owner := self._owner_of_certificate(call):
             return refusals.other_certificate(self.node, call, owner)
         if self._unknown_callers == "accept":
@@ -100,9 +110,8 @@ class Callers:
         if not titled:
             return refusals.unknown_title(self.node, call)
         peers = [each.peer for each in titled]
-        hosts = [host for each in titled for host in each.places.unresolved(self._names)]
-        if hosts:
-            return refusals.unresolved_name(self.node, call, peers, hosts)
+        if unsure:
+            return refusals.unresolved_name(self.node, call, peers, unsure)
         return refusals.wrong_address(self.node, call, peers)
 
     def _owner_of_certificate(self, call: Call) -> KnownPeer | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -32,7 +31,7 @@ class Places:
         return cls(tuple(networks), tuple(hosts))
 
     def hold(self, address: str, names: Names) -> bool:
-        """Whether an address is one of them."""
+        """Whether an address is one of them, as far as is known now: see :meth:`Names.unsure`."""
         try:
             caller = plain_address(address)
         except ValueError:
@@ -40,10 +39,6 @@ class Places:
         if any(caller in network for network in self.networks):
             return True
         return any(caller in (names.addresses(host) or ()) for host in self.hosts)
-
-    def unresolved(self, names: Names) -> Sequence[str]:
-        """Names of which no address has ever been found: it may be the right caller."""
-        return [host for host in self.hosts if names.addresses(host) is None]
 
 
 def parse_range(text: str) -> Network:

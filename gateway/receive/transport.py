@@ -17,6 +17,7 @@ from gateway.receive.association.acceptance import Acceptance
 from gateway.receive.association.acceptor import GuardedAssociation
 from gateway.receive.association.connections import Connections
 from gateway.receive.association.wakeup import Bell
+from gateway.receive.sockets import caller_address, listen
 
 _BACKLOG = 128
 _SHORT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -43,8 +44,7 @@ class GuardedServer:
     ) -> None:
         self._acceptance = acceptance
         self._connections = connections
-        family = AddressInformation.from_tuple(address).address_family
-        self._listener = socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=False)
+        self._listener = listen(*address, _BACKLOG)
         self._listener.setblocking(False)
         self.server_address = self._listener.getsockname()
         self._local = AddressInformation.from_tuple(self.server_address)
@@ -113,7 +113,7 @@ class GuardedServer:
     def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
         association: GuardedAssociation | None = None
         try:
-            remote = AddressInformation.from_tuple(address)
+            remote = AddressInformation(caller_address(address), address[1])
             association = GuardedAssociation(self._acceptance, connection, self._local, remote)
             with self._lock:
                 self._associations.add(association)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from asyncio.sslproto import SSLProtocol
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
+from gateway.receive.sockets import caller_address
 from gateway.web.connections import GuardedProtocol
 
 MAX_HANDSHAKES = 64
@@ -33,7 +35,7 @@ class TlsDoor:
     def __init__(self, context: Callable[[], ssl.SSLContext], on_failure: HandshakeFailed) -> None:
         self.context = context
         self.on_failure = on_failure
-        self.shaking: dict[asyncio.BaseProtocol, asyncio.Transport] = {}  # the oldest first
+        self.shaking: dict[_Handshake, asyncio.Transport] = {}  # the oldest first
 
     def __call__(self, **given: Any) -> asyncio.BaseProtocol:
         """As uvicorn makes an HTTP protocol."""
@@ -41,6 +43,17 @@ class TlsDoor:
         handshake = _Handshake(http, self)
         http.on_made = lambda: self.shaking.pop(handshake, None)
         return handshake
+
+    def began(self, handshake: _Handshake, transport: asyncio.Transport) -> None:
+        """One more; where there are too many, the oldest of the address that has most makes room for it.
+
+        Whoever means it shakes hands within milliseconds, and a crowd of one address ends its own.
+        """
+        self.shaking[handshake] = transport
+        if len(self.shaking) > MAX_HANDSHAKES:
+            ((crowded, _),) = Counter(each.address for each in self.shaking).most_common(1)
+            oldest = next(each for each in self.shaking if each.address == crowded)
+            self.shaking.pop(oldest).abort()
 
 
 class _SecureHttp(GuardedProtocol):
@@ -67,21 +80,19 @@ class _Handshake(SSLProtocol):
             ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
         )
         self._door = door
-        self._address = ""
+        self.address = "an unknown address"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The oldest one makes room: whoever means it shakes hands within milliseconds."""
+        """A client has connected."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._address = str((transport.get_extra_info("peername") or ("an unknown address",))[0])
-        shaking = self._door.shaking
-        shaking[self] = transport
-        if len(shaking) > MAX_HANDSHAKES:
-            shaking.pop(next(iter(shaking))).abort()
+        if peer_name := transport.get_extra_info("peername"):
+            self.address = caller_address(peer_name)
+        self._door.began(self, transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Say why, if that was during the handshake."""
         was_shaking = self._door.shaking.pop(self, None) is not None
         if was_shaking and isinstance(exc, ssl.SSLError | ConnectionAbortedError):  # the latter: too slow
-            self._door.on_failure(self._address, exc)
+            self._door.on_failure(self.address, exc)
         super().connection_lost(exc)

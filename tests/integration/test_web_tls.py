@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,10 @@ class Site:
         command = [word.replace("URL", url) for word in command]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), timeout=10)
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(
+            ("127.0.0.1", self.server.port), timeout=10, source_address=(source, 0)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,17 @@ def test_silent_connections_keep_nobody_out_and_are_cut(site: Site) -> None:
         each.close()
     wait_until(lambda: site.failures, 20, "the slow ones to be seen")
     assert "longer than 3 seconds" in str(site.failures[0][1])
+
+
+def test_a_crowd_of_one_address_ends_its_own_handshakes(site: Site) -> None:
+    """One from elsewhere is never the one that makes room, however slow its network."""
+    context = ssl.create_default_context(cafile=str(site.authority.certificate))
+    with site.connect("127.0.0.2") as raw, ExitStack() as crowd:
+        for _ in range(3 * tls.MAX_HANDSHAKES):
+            crowd.enter_context(site.connect())
+        with context.wrap_socket(raw, server_hostname="localhost") as secure:
+            secure.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert secure.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_the_slow_loris_inside_tls_is_bounded_as_without(site: Site) -> None:

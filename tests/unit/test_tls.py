@@ -21,11 +21,14 @@ from gateway.clock import SystemClock
 from gateway.errors import GatewayError
 from gateway.journal import Journal
 from gateway.receive.calls import Call, Node, Refusal
+from gateway.receive.sockets import listen
+from gateway.receive.tls.certificates import decode_der
 from gateway.receive.tls.context import HandshakeFailed, TlsContext, peer_certificate
 from gateway.receive.tls.files import TlsFiles, file_problems, file_warnings
 from gateway.receive.tls.source import TlsSource
 from gateway.receive.tls.watch import CertificateWatch
 from tests.certificates import Authority, Leaf, self_signed
+from tests.ports import needs_both_families
 from tests.waiting import wait_until
 
 DAY_S = 24 * 3600.0
@@ -81,7 +84,11 @@ class Port:
 
 @contextmanager
 def port(
-    files: TlsFiles, client_certificates: Any = "required", timeout_s: float = 5.0, clock: Clock | None = None
+    files: TlsFiles,
+    client_certificates: Any = "required",
+    timeout_s: float = 5.0,
+    clock: Clock | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Port]:
     log = structlog.wrap_logger(None, processors=[lambda *_: (_ for _ in ()).throw(structlog.DropEvent)])
     refusals: list[Refusal] = []
@@ -95,7 +102,7 @@ def port(
         files, client_certificates, clock or Clock(10), log, lambda name, _: alarms.append(name)
     )
     context = TlsContext(source, Node("AIGW", 11112, 2762), note)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with listen(host, 0, 128) as listening:
         opened = Port(context, source, timeout_s, refusals, alarms, number=listening.getsockname()[1])
         threading.Thread(target=opened.accept, args=(listening,), daemon=True).start()
         yield opened
@@ -181,6 +188,44 @@ def test_certificates_that_are_wrong_are_refused_by_name(
             assert all("127.0.0.1" in refusal.advice for refusal in to.refusals)
 
 
+def test_a_peer_that_sends_at_once_still_reads_why_it_is_refused(
+    tmp_path: Path, authority: Authority, ours: Leaf
+) -> None:
+    """In TLS 1.3 it may send before we have looked at its certificate; 40 times, for it is a race."""
+    stranger = Authority(tmp_path, "other").issue("x", "/CN=x")
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.load_cert_chain(stranger.certificate, stranger.key)
+    told = []
+    with port(authority.files(ours)) as to:
+        for _ in range(40):
+            with (
+                socket.create_connection(("127.0.0.1", to.number), timeout=20) as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as secure,
+            ):
+                try:
+                    secure.sendall(bytes(20_000))
+                    time.sleep(0.02)  # it does something else; meanwhile the connection is closed
+                    told.append(str(secure.recv(1)))
+                except ssl.SSLError as error:
+                    told.append(str(error.reason))
+                except OSError as error:
+                    told.append(type(error).__name__)
+    assert told == ["TLSV1_ALERT_UNKNOWN_CA"] * 40
+
+
+def test_a_refused_peer_that_goes_on_sending_is_cut(tmp_path: Path, authority: Authority, ours: Leaf) -> None:
+    """However fast, and however long it neither reads nor closes."""
+    stranger = Authority(tmp_path, "other").issue("x", "/CN=x")
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.load_cert_chain(stranger.certificate, stranger.key)
+    with port(authority.files(ours)) as to, socket.create_connection(("127.0.0.1", to.number)) as raw:
+        secure = context.wrap_socket(raw, server_hostname="localhost")
+        secure.settimeout(20)
+        with pytest.raises(OSError, match=r"reset|pipe|EOF"):
+            secure.sendall(bytes(1 << 26))
+        secure.close()
+
+
 def test_old_versions_and_weak_suites_are_refused(authority: Authority, ours: Leaf, theirs: Leaf) -> None:
     with port(authority.files(ours)) as to:
         for version in ("-tls1", "-tls1_1"):
@@ -261,6 +306,17 @@ def test_a_plain_association_on_the_tls_port_is_named(authority: Authority, ours
                 assert raw.recv(1) == b""
         wait_until(lambda: to.names() == ["TLS_EXPECTED"])
         assert "port 11112" in to.refusals[0].advice
+
+
+@needs_both_families
+def test_a_caller_by_ipv4_at_the_address_of_both_families_is_named_as_such(
+    authority: Authority, ours: Leaf
+) -> None:
+    with port(authority.files(ours), host="::") as to:
+        with socket.create_connection(("127.0.0.1", to.number), timeout=20) as raw:
+            raw.sendall(b"GET / HTTP/1.1")
+        wait_until(lambda: to.names() == ["TLS_EXPECTED"])
+        assert " 127.0.0.1" in to.refusals[0].advice
 
 
 @pytest.mark.parametrize("drip", [False, True])
@@ -378,6 +434,57 @@ def test_files_in_a_folder_that_cannot_be_entered_any_more_are_an_alarm(
         assert "cannot be read: Permission denied" in watch.problem()
         watch.look()
         assert watch.problem() == ""
+
+
+def test_a_certificate_of_an_unknown_version_leaves_the_old_files_in_use(
+    tmp_path: Path, authority: Authority, ours: Leaf
+) -> None:
+    """OpenSSL reads X.509 version 2, and cryptography raises an error of its own."""
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(authority.certificate.read_bytes())
+    files = TlsFiles(ours.certificate, ours.key, authorities)
+    with port(files) as to:
+        before = to.source.context()
+        authorities.write_bytes(authority.certificate.read_bytes() + version_2(authority.certificate))
+        to.source.refresh()
+        assert to.source.context() is before
+        assert to.alarms == ["TLS_FILES_UNUSABLE"]
+        assert "ca.pem holds" in to.source.state().problem
+    assert [name for name, _ in file_problems(files)] == ["authorities"], "aigw check says so too"
+    with pytest.raises(GatewayError, match=r"ca\.pem holds"), port(files):
+        pass
+    der = ssl.PEM_cert_to_DER_cert(version_2(authority.certificate).decode())
+    with pytest.raises(ValueError, match="version"):
+        decode_der(der)
+
+
+def test_whatever_a_file_makes_the_reader_raise_leaves_the_old_ones_in_use(
+    tmp_path: Path, authority: Authority, ours: Leaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class UnheardOf(Exception):
+        """Of a new version of a library."""
+
+    def broken(_: object) -> None:
+        raise UnheardOf
+
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(authority.certificate.read_bytes())
+    with port(TlsFiles(ours.certificate, ours.key, authorities)) as to:
+        before = to.source.context()
+        authorities.write_bytes(authority.certificate.read_bytes() * 2)
+        with monkeypatch.context() as patch:
+            patch.setattr("gateway.receive.tls.files.facts", broken)
+            to.source.refresh()
+        assert to.source.context() is before
+        assert to.alarms == ["TLS_FILES_UNUSABLE"]
+        assert "(UnheardOf)" in to.source.state().problem
+
+
+def version_2(certificate: Path) -> bytes:
+    """The certificate as one of X.509 version 2, PEM; its signature is wrong then."""
+    der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    assert der.count(b"\xa0\x03\x02\x01\x02") == 1
+    return ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01")).encode()
 
 
 @contextmanager

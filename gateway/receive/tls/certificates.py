@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
@@ -23,7 +25,11 @@ _FURTHER_NAMES = {
     "GN": NameOID.GIVEN_NAME,
     "T": NameOID.TITLE,
 }
-_ATTRIBUTE_START = re.compile(r"\s*(^|(?<!\\)[,+])\s*([A-Za-z][A-Za-z0-9-]*|\d+(?:\.\d+)+)\s*=\s*")
+_ESCAPED_OR_START = re.compile(
+    r"(?P<escaped>\\.)|\s*(?P<before>^|[,+])\s*(?P<name>[A-Za-z][A-Za-z0-9-]*|\d+(?:\.\d+)+)\s*=\s*",
+    re.DOTALL,
+)
+_CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\\Z")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class ExpectedCertificate:
             It is neither; the message says how to write it.
         """
         text = text.strip()
+        if _CUT_ESCAPE.search(text):  # a value may end with a space, and YAML too takes that for nothing
+            text += " "
         if text.lower().startswith(_FINGERPRINT_PREFIX):
             digits = text[len(_FINGERPRINT_PREFIX) :].replace(":", "").replace(" ", "").lower()
             if not re.fullmatch(r"[0-9a-f]{64}", digits):
@@ -81,17 +89,26 @@ class ExpectedCertificate:
         """True for the one that is meant; upper and lower case of a subject are alike (RFC 5280 7.1)."""
         if self.sha256:
             return certificate.sha256 == self.sha256
-        return _attributes(certificate.subject) == self.attributes
+        try:
+            return _attributes(certificate.subject) == self.attributes
+        except ValueError:  # octets that are no text, for one: nobody can have written that into a setting
+            return False
 
 
 def decode_der(der: bytes) -> PeerCertificate:
     """Facts of a DER certificate; raises ValueError if it is none."""
-    return facts(x509.load_der_x509_certificate(der))
+    with _only_value_errors():
+        return facts(x509.load_der_x509_certificate(der))
 
 
 def read_pem(path: Path) -> Sequence[x509.Certificate]:
-    """All certificates of a PEM file, ours first; raises OSError or ValueError."""
-    return x509.load_pem_x509_certificates(path.read_bytes())
+    """All certificates of a PEM file, ours first; each has facts. Raises OSError or ValueError."""
+    content = path.read_bytes()
+    with _only_value_errors():
+        found = x509.load_pem_x509_certificates(content)
+        for each in found:
+            facts(each)
+    return found
 
 
 def facts(certificate: x509.Certificate) -> PeerCertificate:
@@ -103,9 +120,20 @@ def facts(certificate: x509.Certificate) -> PeerCertificate:
     )
 
 
+@contextmanager
+def _only_value_errors() -> Iterator[None]:
+    """cryptography has errors of its own for what stands in a certificate, which are no ValueErrors."""
+    try:
+        yield
+    except (x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise ValueError(str(error)) from error
+
+
 def _attributes(subject: str) -> tuple[tuple[str, str], ...]:
     """(object identifier, value) of every attribute of a subject, sorted: their order says nothing."""
-    spaced = _ATTRIBUTE_START.sub(lambda match: f"{match[1]}{match[2].upper()}=", subject)
+    spaced = _ESCAPED_OR_START.sub(
+        lambda match: match["escaped"] or f"{match['before']}{match['name'].upper()}=", subject
+    )
     try:
         name = x509.Name.from_rfc4514_string(spaced, _FURTHER_NAMES)
     except ValueError as error:

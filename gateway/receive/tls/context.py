@@ -12,8 +12,10 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 
 from gateway.receive.calls import Call, Node, Refusal
+from gateway.receive.sockets import caller_address
 from gateway.receive.tls import refusals as tls_refusals
 from gateway.receive.tls.certificates import PeerCertificate, decode_der
 from gateway.receive.tls.source import TlsSource
@@ -21,6 +23,9 @@ from gateway.receive.tls.source import TlsSource
 __all__ = ["HandshakeFailed", "TlsContext", "peer_certificate"]
 
 _TLS_HANDSHAKE_RECORD = 0x16
+_LINGER_S = 2.0
+_LINGER_BYTES = 256 << 10
+"""More than an A-ASSOCIATE-RQ with 128 presentation contexts."""
 
 
 class HandshakeFailed(ConnectionError):
@@ -75,8 +80,11 @@ class TlsContext:
             wrapped.close()
             raise self._failed(tls_refusals.timeout(self._node, call, timeout_s), call) from error
         except OSError as error:
-            wrapped.close()
-            raise self._failed(tls_refusals.failed(self._node, call, error), call) from error
+            try:
+                failure = self._failed(tls_refusals.failed(self._node, call, error), call)
+            finally:
+                _close_gently(wrapped)
+            raise failure from error
         return wrapped
 
     def _failed(self, refusal: Refusal, call: Call) -> HandshakeFailed:
@@ -90,8 +98,25 @@ def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
     return decode_der(der) if der else None
 
 
+def _close_gently(connection: socket.socket) -> None:
+    """Close, but so that the peer reads our alert first, for up to 2 s.
+
+    In TLS 1.3 a client may have sent its request before we look at its certificate, and a close with bytes
+    unread resets the connection: the peer then learns that it broke off, and not why (RFC 1122 4.2.2.13).
+    """
+    until_s, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
+    with closing(connection), suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)  # it is a plain socket from here on
+        while left > 0 and (left_s := until_s - time.monotonic()) > 0:
+            connection.settimeout(left_s)
+            count = len(connection.recv(min(left, 16384)))
+            if not count:
+                return
+            left -= count
+
+
 def _address(connection: socket.socket) -> str:
     try:
-        return str(connection.getpeername()[0])
+        return caller_address(connection.getpeername())
     except OSError:  # it is gone already
         return "an unknown address"

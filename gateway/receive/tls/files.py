@@ -68,7 +68,8 @@ def file_problems(files: TlsFiles) -> list[tuple[str, str]]:
         except OSError as error:
             found.append((name, f"{path} cannot be read: {os.strerror(error.errno or 0)}"))
         except ValueError:
-            found.append((name, f"{path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"))
+            sentence = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----), or a damaged one"
+            found.append((name, f"{path} {sentence}"))
         else:
             chain = list(certificates) if name == "certificate" else chain
     try:

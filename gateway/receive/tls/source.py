@@ -51,8 +51,7 @@ class TlsSource:
         self._alarm = alarm
         self._loading = threading.Lock()
         self._stamp = stamp_of(files)
-        self._context = make_context(files, self._required)
-        self._state = read_state(files)
+        self._context, self._state = self._read()
 
     def context(self) -> ssl.SSLContext:
         """For the next connection, with the files as they are now."""
@@ -72,7 +71,7 @@ class TlsSource:
             if stamp == self._stamp:
                 return
             try:
-                context, state = make_context(self._files, self._required), read_state(self._files)
+                context, state = self._read()
             except GatewayError as error:
                 if self._clock.now_s() - changed_s(self._files) >= _SETTLES_S:
                     self._stamp = stamp
@@ -81,6 +80,18 @@ class TlsSource:
             self._stamp = stamp
             self._context, self._state = context, state
             self._log.info("tls_files_read", subject=state.ours.subject, not_after_s=state.ours.not_after_s)
+
+    def _read(self) -> tuple[ssl.SSLContext, TlsState]:
+        """From the files as they are; raises nothing but GatewayError, whatever they hold."""
+        try:
+            return make_context(self._files, self._required), read_state(self._files)
+        except GatewayError:
+            raise
+        except Exception as error:
+            what = f"{', '.join(map(str, self._files.all))} cannot be read ({type(error).__name__})"
+            raise GatewayError(
+                "TLS_FILES_UNUSABLE", f"{what}: correct {self._files.setting} or the files."
+            ) from error
 
     def _cannot_use(self, error: GatewayError) -> None:
         self._state = replace(self._state, problem=error.reason)
