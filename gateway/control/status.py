@@ -194,8 +194,8 @@ def _warnings(view: NodeView, status: Json, now_s: float) -> list[str]:
     unclaimed = view.data_dir / "spool" / "unclaimed"
     if any(unclaimed.glob("*/*.dcm")):
         found.append(
-            f"{unclaimed} holds files that the journal does not know: restore the journal or send them here "
-            "again if it was lost; else delete them."
+            f"{unclaimed} holds files that the journal does not know: if it was lost, put it back without "
+            "the journal.db-wal and journal.db-shm of another one, or send them here again; else delete them."
         )
     for each in view.certificates():
         left = each.not_after_s - now_s

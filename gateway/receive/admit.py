@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -19,12 +20,12 @@ from gateway.errors import OutOfResources, Rejected
 from gateway.header import InstanceHeader
 from gateway.journal import Journal
 from gateway.journal.records import Duplicates, NewInstance, Receipt
+from gateway.receive.arrival import Arrival, Note, check_identity, check_uids
 from gateway.receive.part10 import file_header
 from gateway.receive.tags import read_header
 from gateway.receive.tally import Tally
 from gateway.receive.text import uid_text
 from gateway.spool import Bytes, Incoming, Spool, StoredFile
-from gateway.uids import is_uid
 
 _CHECK_SPACE_EVERY_BYTES = 4 << 20
 _DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.6
@@ -52,22 +53,6 @@ class AdmissionLimits:
     duplicates: Duplicates = Duplicates.KEEP_FIRST
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """What the protocol says about an instance, before its data set is looked at.
-
-    ``source`` is the name of the configured peer; the UIDs are those of the command set, or of the file meta
-    information. ``study_instance_uid`` is the only study that the request is for, or None.
-    """
-
-    source: str
-    source_ae_title: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    study_instance_uid: str | None = None
-
-
 class Admission:
     """Takes instances in; safe to call from the threads of several associations."""
 
@@ -92,17 +77,11 @@ class Admission:
         """The longest data set that is taken."""
         return self._limits.max_instance_bytes
 
-    def begin(self, arrival: Arrival) -> Intake:
-        """Start to take an instance in. Raises Rejected or OutOfResources, which are recorded."""
-        intake = Intake(self, arrival, self._clock.monotonic_s())
+    def begin(self, arrival: Arrival, note: Note | None = None) -> Intake:
+        """Start to take an instance in. Raises Rejected or OutOfResources, which ``note`` writes down."""
+        intake = Intake(self, arrival, self._clock.monotonic_s(), note or self.note)
         with intake.recorded():
-            for name, uid in (("Class", arrival.sop_class_uid), ("Instance", arrival.sop_instance_uid)):
-                if not is_uid(uid):
-                    raise Rejected(
-                        "UID_INVALID",
-                        f"Affected SOP {name} UID is '{uid_text(uid)}', which is not a UID (PS3.5 9.1).",
-                        0xA900,
-                    )
+            check_uids(arrival)
             self.check_space(0)
             intake.open()
         return intake
@@ -128,7 +107,7 @@ class Admission:
         The digest is held until the row is there: nobody takes the file for garbage meanwhile.
         """
         with self.spool.hold(incoming.digest):
-            stored = incoming.keep(self._is_needed)
+            stored = incoming.keep(partial(self._is_needed, header.sop_instance_uid))
             if stored.repaired:
                 self._alarm(stored)
             receipt = self._enter(stored, header, arrival)
@@ -154,10 +133,20 @@ class Admission:
             # After one the file stays, perhaps without a row: what SQLite says failed may be there.
             return self._journal.record_instance(instance, self._clock.now_s(), self._limits.duplicates)
 
-    def _is_needed(self, path: str) -> bool:
-        """Whether a row needs a file. One that a crash left without may say another transfer syntax."""
+    def _is_needed(self, sop_instance_uid: str, path: str) -> bool:
+        """Whether a row needs the file that is there; it must be one of the same instance.
+
+        The same bytes can be one instance in Explicit VR and another one in Implicit VR, with one file only.
+        """
         with _named_journal_errors():
-            return bool(self._journal.paths_with_prefix(path))
+            rows = self._journal.stored_as(path)
+        if any(row.sop_instance_uid != sop_instance_uid for row in rows):
+            raise Rejected(
+                "BYTES_OF_ANOTHER_INSTANCE",
+                f"The data set of SOP Instance {sop_instance_uid} is here already, byte for byte, as another "
+                "instance under another transfer syntax: find out what made it, and send it written anew.",
+            )
+        return bool(rows)
 
     def _alarm(self, stored: StoredFile) -> None:
         """The file that was there was not what was received; the one that came now takes its place."""
@@ -172,8 +161,12 @@ class Admission:
             self._log.error("journal_unavailable", reason=str(error))
 
     def note(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
-        """Write a rejection down, without any patient attribute."""
+        """Count a rejection and write it down."""
         self.tally.rejected(arrival.source, rejection.name)
+        self.record(rejection, arrival, size_bytes)
+
+    def record(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
+        """Write a rejection down, without any patient attribute."""
         details = {
             "source": arrival.source,
             "sop_class_uid": uid_text(arrival.sop_class_uid),
@@ -197,10 +190,11 @@ class Intake:
     recorded then, and nothing of the instance is kept.
     """
 
-    def __init__(self, admission: Admission, arrival: Arrival, began_s: float) -> None:
+    def __init__(self, admission: Admission, arrival: Arrival, began_s: float, note: Note) -> None:
         self._began_s = began_s
         self._admission = admission
         self._arrival = arrival
+        self._note = note
         self._incoming: Incoming | None = None
         self._next_check_bytes = _CHECK_SPACE_EVERY_BYTES
         self.size_bytes = 0
@@ -247,7 +241,7 @@ class Intake:
             incoming.start_flush()
             with incoming.body() as body:
                 header = read_header(body, self._arrival.transfer_syntax_uid)
-            _check_identity(header, self._arrival)
+            check_identity(header, self._arrival)
             receipt = self._admission.store(incoming, header, self._arrival)
         self._admission.count(self._arrival, receipt, self.size_bytes, self._began_s)
         failpoint.reach("admit.committed")
@@ -270,7 +264,7 @@ class Intake:
             yield
         except Rejected as rejection:
             self.discard()
-            self._admission.note(rejection, self._arrival, self.size_bytes)
+            self._note(rejection, self._arrival, self.size_bytes)
             raise
         except BaseException:
             self.discard()
@@ -286,21 +280,3 @@ def _named_journal_errors() -> Iterator[None]:
         raise OutOfResources(
             "JOURNAL_UNAVAILABLE", f"The journal could not be used ({error}): check its disk."
         ) from error
-
-
-def _check_identity(header: InstanceHeader, arrival: Arrival) -> None:
-    found = (header.sop_class_uid, header.sop_instance_uid)
-    if found != (arrival.sop_class_uid, arrival.sop_instance_uid):
-        raise Rejected(
-            "IDENTITY_MISMATCH",
-            f"The request names {arrival.sop_instance_uid} of class {arrival.sop_class_uid}; the data "
-            f"set is {found[1]} of class {found[0]}.",
-            0xA900,
-        )
-    if arrival.study_instance_uid not in (None, header.study_instance_uid):
-        raise Rejected(
-            "STUDY_MISMATCH",
-            f"The request is for the study {arrival.study_instance_uid}; the instance belongs to "
-            f"{header.study_instance_uid}.",
-            0xA900,
-        )

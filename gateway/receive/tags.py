@@ -5,6 +5,8 @@ Only text of the wanted attributes is taken; patient attributes and pixels are p
 
 from __future__ import annotations
 
+from pydicom.uid import ExplicitVRBigEndian
+
 from ai.errors import HeaderError
 from ai.source.facts import Facts
 from ai.source.facts import read_header as read_facts
@@ -15,6 +17,7 @@ from gateway.uids import is_uid
 
 _IDENTITY = frozenset({"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"})
 _WANTED = FACT_KEYWORDS | _IDENTITY
+_FIRST_GROUP = 0x0008
 _DATA_SET_REFUSED, _DOES_NOT_MATCH = 0xC000, 0xA900
 
 
@@ -29,6 +32,7 @@ def read_header(data: bytes | bytearray | memoryview, transfer_syntax_uid: str) 
         found = read_facts(data, transfer_syntax_uid, _WANTED)
     except HeaderError as error:
         raise Rejected(error.code, error.reason, _DATA_SET_REFUSED) from error
+    _check_first_group(bytes(data[:2]), transfer_syntax_uid)
     return InstanceHeader(
         sop_class_uid=_uid(found.facts, "SOPClassUID"),
         sop_instance_uid=_uid(found.facts, "SOPInstanceUID"),
@@ -37,6 +41,22 @@ def read_header(data: bytes | bytearray | memoryview, transfer_syntax_uid: str) 
         facts={keyword: values for keyword, values in found.facts.items() if keyword in FACT_KEYWORDS},
         frames=found.frames,
     )
+
+
+def _check_first_group(first: bytes, transfer_syntax_uid: str) -> None:
+    """Group 0002 behind the file meta information that we write would be read as a part of that.
+
+    So a file could say another transfer syntax than its row. Groups 0000 (commands, PS3.7 E), 0002 (files,
+    PS3.10 7.1), 0004 (directories, PS3.3 F) and 0006, and odd ones below, are in no instance (PS3.5 7.1).
+    """
+    group = int.from_bytes(first, "big" if transfer_syntax_uid == ExplicitVRBigEndian else "little")
+    if group < _FIRST_GROUP:
+        raise Rejected(
+            "NOT_PARSEABLE",
+            f"The data set begins with group {group:04X}, which belongs to messages, files and directories "
+            "(PS3.5 7.1): leave it out.",
+            _DATA_SET_REFUSED,
+        )
 
 
 def _uid(facts: Facts, keyword: str) -> str:

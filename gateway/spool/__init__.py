@@ -15,6 +15,7 @@ from gateway.spool.intact import Found, damage
 from gateway.spool.layout import relative_path
 from gateway.spool.seal import SEAL_BYTES, sealed
 from gateway.spool.spool import Spool
+from gateway.spool.syntax import transfer_syntax_uid
 
 __all__ = [
     "SEAL_BYTES",
@@ -26,4 +27,5 @@ __all__ = [
     "damage",
     "relative_path",
     "sealed",
+    "transfer_syntax_uid",
 ]

@@ -13,9 +13,12 @@ from gateway import failpoint
 from gateway.spool.disk import Bytes, disk_error, start_flush, sync_directory, write_all
 from gateway.spool.intact import Found, damage
 from gateway.spool.layout import OBJECTS, SUFFIX, relative_path
+from gateway.spool.syntax import transfer_syntax_uid
 
 Quarantine = Callable[[str, str], None]
 """Moves the damaged file at an absolute path, of a digest, out of the way."""
+SetAside = Callable[[str], None]
+"""Moves the intact file at an absolute path out of the way."""
 
 FORGET_BYTES = 8 << 20
 """A longer file does not stay in the page cache."""
@@ -38,7 +41,7 @@ class StoredFile:
     repaired
         A damaged file had this name; it is in quarantine now.
     was_there
-        An intact file had this name already.
+        An intact file had this name already, and was not moved out of the way.
     """
 
     path: str
@@ -55,11 +58,21 @@ class Incoming:
     :meth:`gateway.spool.spool.Spool.begin`.
     """
 
-    def __init__(self, root: str, name: str, header: Bytes, *, durable: bool, quarantine: Quarantine) -> None:
+    def __init__(
+        self,
+        root: str,
+        name: str,
+        header: Bytes,
+        *,
+        durable: bool,
+        quarantine: Quarantine,
+        set_aside: SetAside,
+    ) -> None:
         self._root = root
         self._name = name
         self._durable = durable
         self._quarantine = quarantine
+        self._set_aside = set_aside
         self._sha256 = hashlib.sha256()
         self._unwritten = header  # goes out with the first of the body
         self._header_bytes = len(header)
@@ -117,7 +130,9 @@ class Incoming:
         """Make the file durable under the digest of its body; see :meth:`gateway.spool.spool.Spool.store`.
 
         An intact file with the same body stays, with its own header, where ``is_needed`` says so of its
-        relative path; else this one takes its place. The caller holds the digest
+        relative path. Else this one takes its place, and one of another transfer syntax is moved to
+        ``unclaimed/`` before, for it may have been acknowledged with a row that is lost. ``is_needed`` is
+        asked only where there is a file, and may raise. The caller holds the digest
         (:meth:`gateway.spool.spool.Spool.hold`).
         """
         try:
@@ -136,11 +151,15 @@ class Incoming:
         target = f"{folder}/{digest}{SUFFIX}"
         is_known = os.access(target, os.F_OK)  # no exception for what is nearly always so
         found = damage(target, digest, self.body_bytes) if is_known else Found.MISSING
-        if found is Found.INTACT and is_needed(path):
+        stays = found is not Found.MISSING and is_needed(path) and found is Found.INTACT
+        was_there = stays or (found is Found.INTACT and self._is_same(target))
+        if stays:
             size = self._again(target)
         else:
             if found is Found.DAMAGED:
                 self._quarantine(target, digest)
+            elif found is Found.INTACT and not was_there:
+                self._set_aside(target)
             size = self._appear(target)
         failpoint.reach("spool.renamed")
         if self._durable:
@@ -151,8 +170,11 @@ class Incoming:
             digest,
             size,
             repaired=found is Found.DAMAGED,
-            was_there=found is Found.INTACT,
+            was_there=was_there,
         )
+
+    def _is_same(self, target: str) -> bool:
+        return transfer_syntax_uid(target) == transfer_syntax_uid(self._name)
 
     def _appear(self, target: str) -> int:
         failpoint.reach("spool.written")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from gateway.spool.seal import is_sound
 
-_LONGEST_HEADER_BYTES = 4096
+LONGEST_HEADER_BYTES = 4096
+"""Of what stands before a body."""
+
 _BLOCK_BYTES = 1 << 18
 
 
@@ -55,7 +57,7 @@ def damage(
     try:
         size = os.fstat(handle).st_size
         start = size - body_bytes if body_bytes is not None else _body_start(handle)
-        if start is None or not 0 <= start <= _LONGEST_HEADER_BYTES:
+        if start is None or not 0 <= start <= LONGEST_HEADER_BYTES:
             return Found.DAMAGED
         if not is_sound(os.pread(handle, start, 0)):
             return Found.DAMAGED

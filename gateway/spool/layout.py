@@ -26,6 +26,17 @@ def digest_of_name(name: str) -> str | None:
     return match[1] if match else None
 
 
+def labelled(digest: str, label: str) -> str:
+    """Name of a file that was put aside; the label tells it from others of the same body."""
+    return f"{digest}{'-' if label else ''}{label}{SUFFIX}"
+
+
+def without_label(name: str) -> str:
+    """The name that a file had which was put aside under this one."""
+    digest, mark, _ = name.partition("-")
+    return f"{digest}{SUFFIX}" if mark else name
+
+
 def digest_in(path: str) -> str | None:
     """The digest that made a relative path; None for any other path."""
     match = _PATH.fullmatch(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,7 +13,18 @@ from gateway.spool.disk import Bytes, check_space, disk_error, named_disk_errors
 from gateway.spool.holds import Holds
 from gateway.spool.incoming import Incoming, StoredFile
 from gateway.spool.intact import Found, damage
-from gateway.spool.layout import FOLDERS, INCOMING, OBJECTS, QUARANTINE, SUFFIX, UNCLAIMED, digest_in
+from gateway.spool.layout import (
+    FOLDERS,
+    INCOMING,
+    OBJECTS,
+    QUARANTINE,
+    SUFFIX,
+    UNCLAIMED,
+    digest_in,
+    labelled,
+    without_label,
+)
+from gateway.spool.syntax import transfer_syntax_uid
 
 
 class Spool:
@@ -48,7 +59,12 @@ class Spool:
         name = f"{self._incoming}/{self._mark}{next(self._numbers):x}.part"
         try:
             return Incoming(
-                str(self.root), name, header, durable=self._durable, quarantine=self._move_to_quarantine
+                str(self.root),
+                name,
+                header,
+                durable=self._durable,
+                quarantine=self._move_to_quarantine,
+                set_aside=self._set_aside,
             )
         except OSError as error:
             raise disk_error(error) from error
@@ -111,49 +127,84 @@ class Spool:
                     return False
             except FileNotFoundError:
                 return False
-            aside = self._aside(path)
-            aside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.rename(aside)  # either name will do after a power cut: nothing is flushed
+            self._move_aside(file)  # either name will do after a power cut: nothing is flushed
             return True
 
     def unclaimed(self, folder: str) -> set[str]:
         """Relative paths that files had which were put aside out of one of the folders."""
         return self._listed(UNCLAIMED, folder) if (self.root / UNCLAIMED / folder).is_dir() else set()
 
-    def take_back(self, path: str) -> bool:
+    def take_back(self, path: str, transfer_syntaxes: Collection[str] = ()) -> bool:
         """Put a file that was put aside back, as a row needs it after all; True if it was needed.
 
-        Where the same body has come again meanwhile, and is whole, the one that was put aside is deleted.
+        ``transfer_syntaxes`` are those of the rows; empty: any will do. Where a whole file of one of them
+        has come again meanwhile, the same one is deleted from ``unclaimed/``. A whole file of another
+        transfer syntax changes places with the one that the row needs.
         """
         digest = _digest_in(path)
         with self.hold(digest), named_disk_errors():
-            file, aside = self.absolute(path), self._aside(path)
+            file = self.absolute(path)
             found = damage(file, digest)
+            if found is Found.DAMAGED:
+                return False  # moved when it is read
+            asides = self._asides(digest, transfer_syntaxes)
             if found is Found.INTACT:
-                aside.unlink(missing_ok=True)
-            if found is not Found.MISSING:
-                return False
-            try:
-                aside.rename(file)
-            except FileNotFoundError:
-                return False
-            return True
+                syntax = transfer_syntax_uid(file)
+                if not transfer_syntaxes or syntax in transfer_syntaxes:
+                    for aside in asides:
+                        if transfer_syntax_uid(aside) == syntax:
+                            aside.unlink()
+                    return False
+                asides = [each for each in asides if damage(each, digest) is Found.INTACT]
+                if asides:
+                    self._move_aside(file)
+            if asides:
+                asides[0].rename(file)
+            return bool(asides)
 
     def drop_aside(self, path: str, before_s: float) -> bool:
         """Delete a file that was put aside and was written before that time; True if it was one."""
         with named_disk_errors():
-            aside = self._aside(path)
+            aside = self._aside(_digest_in(path))
             if aside.stat().st_mtime > before_s:
                 return False
             aside.unlink()
             return True
 
-    def _aside(self, path: str) -> Path:
-        return self.root / UNCLAIMED / path.removeprefix(f"{OBJECTS}/")
+    def _aside(self, digest: str, label: str = "") -> Path:
+        return self.root / UNCLAIMED / digest[:2] / labelled(digest, label)
+
+    def _asides(self, digest: str, transfer_syntaxes: Collection[str]) -> list[Path]:
+        """Files of a body that were put aside, of one of these transfer syntaxes; empty: of any."""
+        names = (self._aside(digest), *(self._aside(digest, each) for each in transfer_syntaxes))
+        there = (name for name in names if name.exists())
+        return [
+            name for name in there if not transfer_syntaxes or transfer_syntax_uid(name) in transfer_syntaxes
+        ]
+
+    def _move_aside(self, file: Path) -> Path:
+        """Move a file to ``unclaimed/``, in place of the same one; returns where it is.
+
+        Where one of another transfer syntax is there, its own is added to its name.
+        """
+        aside = self._aside(file.stem)
+        aside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if aside.exists() and transfer_syntax_uid(aside) != (syntax := transfer_syntax_uid(file)):
+            aside = self._aside(file.stem, syntax or "unknown")
+        return file.rename(aside)
+
+    def _set_aside(self, target: str) -> None:
+        """The same for a file whose name is taken by another one next: it must not get lost."""
+        aside = self._move_aside(Path(target))
+        if self._durable:
+            for folder in (aside.parent, aside.parent.parent, self.root):
+                sync_directory(folder)
 
     def _listed(self, kind: str, folder: str) -> set[str]:
         with named_disk_errors():
             names = os.listdir(f"{self.root}/{kind}/{folder}")  # noqa: PTH208 - a million of them
+        if kind == UNCLAIMED:
+            names = [without_label(name) for name in names]
         paths = (f"{OBJECTS}/{folder}/{name}" for name in names)
         return {path for path in paths if digest_in(path) is not None}
 

@@ -39,15 +39,16 @@ def compare_folder(spool: Spool, journal: Journal, folder: str, now_s: float) ->
     """Compare one of :data:`gateway.spool.layout.FOLDERS`; safe while instances are received.
 
     The files are listed first: what arrives in between has a row without a listed file, and is looked for
-    once more. What was put aside for want of a row, and has one now, comes back before. ``now_s`` is in
-    seconds since 1970.
+    once more. What was put aside for want of a row, and has one now, comes back before; the row says in which
+    transfer syntax. ``now_s`` is in seconds since 1970.
     """
 
     def is_known(path: str) -> bool:
-        return bool(journal.paths_with_prefix(path))
+        return bool(journal.stored_as(path))
 
-    for path in filter(is_known, spool.unclaimed(folder)):
-        spool.take_back(path)
+    for path in spool.unclaimed(folder):
+        if rows_of_it := journal.stored_as(path):
+            spool.take_back(path, {row.transfer_syntax_uid for row in rows_of_it})
     files = spool.files(folder)
     rows = {each.path: each.is_quarantined for each in journal.paths_with_prefix(f"{OBJECTS}/{folder}/")}
     for path in files - rows.keys():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,13 +20,16 @@ from pydicom.dataset import Dataset
 from gateway.journal import JournalReader
 from gateway.journal.records import Duplicates
 from gateway.receive.admit import AdmissionLimits
+from gateway.receive.part10 import file_header
+from gateway.spool.layout import FOLDERS
+from gateway.upkeep.compare import compare_folder
 from tests.builders import ct_series, torso_series, with_attributes, write_series
 from tests.gateway_process import CONFIGURATION, GatewayProcess
 from tests.peers import RawSender, Receiver, RecordingSCP, encoded, receiver, recording_scp, storescu
 from tests.stow import multipart, part10, stow_server
 from tests.waiting import wait_until
 
-EXPLICIT, JPEG_LOSSLESS = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
+IMPLICIT, EXPLICIT, JPEG_LOSSLESS = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
 QUICK = CONFIGURATION.replace("quiet_for: 1500ms", "quiet_for: 300ms")
 ASSOCIATIONS, SLICES = 6, 8
 
@@ -177,6 +182,83 @@ def test_a_file_that_a_crash_left_does_not_give_its_transfer_syntax_to_what_come
         assert relabelled(gateway, dataset).Status == 0x0111
 
 
+@pytest.mark.parametrize("put_aside_before", [False, True])
+def test_an_acknowledged_file_outlives_a_lost_journal_and_the_same_bytes_under_another_label(
+    tmp_path: Path, put_aside_before: bool
+) -> None:
+    (dataset,) = ct_series((1, 8, 8))
+    journal, right = tmp_path / "journal.db", tmp_path / "right.db"
+    with receiver(tmp_path) as gateway:
+        assert send(gateway, [dataset]) == [0]
+        (file,) = stored(tmp_path)
+        acknowledged = file.read_bytes()
+    journal.rename(right)
+    with receiver(tmp_path) as gateway:
+        if put_aside_before:
+            compare(gateway)
+            assert stored(tmp_path) == []
+        assert relabelled(gateway, dataset).Status == 0
+        assert str(dcmread(file).file_meta.TransferSyntaxUID) == JPEG_LOSSLESS
+        compare(gateway)
+        assert [each.read_bytes() for each in unclaimed(tmp_path)] == [acknowledged]
+        other = file.read_bytes()
+    right.replace(journal)
+    with receiver(tmp_path) as gateway:
+        for _ in range(2):
+            compare(gateway)
+            assert file.read_bytes() == acknowledged
+            assert [each.read_bytes() for each in unclaimed(tmp_path)] == [other]
+
+
+def test_what_is_refused_does_not_stay_and_does_not_pile_up(tmp_path: Path) -> None:
+    """A file without row, whose bytes come again and again under two labels and are refused."""
+    first, other = versions("first", "other")
+    uids = (other.SOPClassUID, other.SOPInstanceUID)
+    with receiver(tmp_path, limits=limits(Duplicates.REFUSE)) as gateway:
+        assert send(gateway, [first]) == [0]
+        file = gateway.spool.store(encoded(other), file_header(*uids, EXPLICIT, "CT1"))
+        for _ in range(3):
+            assert relabelled(gateway, other).Status == 0x0111
+            assert send(gateway, [other]) == [0x0111]
+        assert len(stored(tmp_path)) == 1
+        (kept,) = unclaimed(tmp_path)
+        assert kept.name == Path(file.path).name
+        assert str(dcmread(kept).file_meta.TransferSyntaxUID) == EXPLICIT
+
+
+def test_one_string_of_bytes_that_is_two_instances_is_one_here(tmp_path: Path) -> None:
+    """In Explicit VR it is the first; in Implicit VR its first element is so long that the second follows."""
+    first, second = ct_series((1, 8, 8))[0], ct_series((1, 8, 8), seed=9)[0]
+    begin = struct.pack("<HH2sH", 0x0008, 0x0001, b"LO", 0) + encoded(first)
+    filler = 8 + int.from_bytes(b"LO\0\0", "little") - len(begin) - 12
+    last = encoded(second, implicit_vr=True)
+    long = struct.pack("<HH2sHL", 0x7FE1, 0x1010, b"OB", 0, filler + len(last))
+    body = begin + long + bytes(filler) + last
+    with receiver(tmp_path) as gateway:
+        answers = []
+        for dataset, syntax in ((first, EXPLICIT), (second, IMPLICIT), (first, EXPLICIT)):
+            with RawSender(gateway.port, [dataset.SOPClassUID], [syntax]) as sender:
+                answers.append(sender.send(dataset.SOPClassUID, dataset.SOPInstanceUID, body))
+        assert [each.Status for each in answers] == [0, 0xC000, 0]
+        assert answers[1].ErrorComment.startswith("BYTES_OF_ANOTHER_INSTANCE: ")
+        (file,) = stored(tmp_path)
+        assert dcmread(file).SOPInstanceUID == first.SOPInstanceUID
+        file.write_bytes(file.read_bytes()[:-1] + b"?")  # damaged, its row still needs it
+        with RawSender(gateway.port, [second.SOPClassUID], [IMPLICIT]) as sender:
+            assert sender.send(second.SOPClassUID, second.SOPInstanceUID, body).Status == 0xC000
+        assert str(dcmread(file).file_meta.TransferSyntaxUID) == EXPLICIT
+
+
+def compare(gateway: Receiver) -> None:
+    """As the keeper does, two hours later."""
+    for folder in FOLDERS:
+        compare_folder(gateway.spool, gateway.journal, folder, time.time() + 7200)
+
+
+def unclaimed(folder: Path) -> list[Path]:
+    return list((folder / "spool" / "unclaimed").glob("*/*.dcm"))
+
+
 def test_so_it_is_over_http(tmp_path: Path) -> None:
     (dataset,) = ct_series((1, 8, 8))
     with stow_server(tmp_path) as gateway:
@@ -317,6 +399,7 @@ def test_a_refused_duplicate_whose_file_was_there_before_stays(tmp_path: Path) -
     first, other = versions("first", "other")
     with receiver(tmp_path, limits=limits(Duplicates.REFUSE)) as gateway:
         assert send(gateway, [first]) == [0]
-        stored = gateway.spool.store(encoded(other))
+        header = file_header(other.SOPClassUID, other.SOPInstanceUID, EXPLICIT, "CT1")
+        stored = gateway.spool.store(encoded(other), header)
         assert send(gateway, [other]) == [0x0111]
         assert gateway.spool.absolute(stored.path).exists()

@@ -26,7 +26,8 @@ from pydicom.dataset import Dataset
 from gateway.clock import SystemClock
 from gateway.errors import OutOfResources
 from gateway.journal import Journal
-from gateway.receive.admit import Admission, AdmissionLimits, Arrival
+from gateway.receive.admit import Admission, AdmissionLimits
+from gateway.receive.arrival import Arrival
 from gateway.spool import Spool
 from tests.builders import ct_series, torso_series
 from tests.gateway_process import GatewayProcess

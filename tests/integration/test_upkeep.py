@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,17 @@ import pytest
 import structlog
 
 from gateway.clock import SystemClock
-from gateway.journal import Journal
-from gateway.receive.admit import Admission, AdmissionLimits, Arrival
+from gateway.journal import Journal, JournalReader
+from gateway.receive.admit import Admission, AdmissionLimits
+from gateway.receive.arrival import Arrival
+from gateway.receive.part10 import file_header
 from gateway.spool import Spool, relative_path
 from gateway.upkeep import Keeper, keeper
 from gateway.upkeep.compare import compare_folder, compare_results
 from tests.builders import ct_series
 from tests.peers import encoded
 
+ROOT = Path(__file__).parents[2]
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -199,6 +206,104 @@ def test_the_turn_outlives_a_restart(store: Store, tmp_path: Path) -> None:
     (tmp_path / "spool" / "verified").write_text("zz")
     store.keeper.verify_next_folder()
     assert (tmp_path / "spool" / "verified").read_text() == "01"
+
+
+def test_whatever_stands_where_the_turn_is_kept_it_begins_anew(store: Store, tmp_path: Path) -> None:
+    for written in (b"\xb3f", b"", bytes(2), "٠٠".encode()):
+        (tmp_path / "spool" / "verified").write_bytes(written)
+        store.keeper.verify_next_folder()
+        assert (tmp_path / "spool" / "verified").read_text() == "01"
+
+
+def test_a_file_that_cannot_be_read_is_told_once_and_keeps_no_other_from_being_verified(store: Store) -> None:
+    paths = sorted(store.admit(dataset) for dataset in ct_series((5, 8, 8)))
+    content = paths[0].read_bytes()
+    paths[0].unlink()
+    paths[0].mkdir()  # no user can read that, not even root
+    for path in paths[1:]:
+        damage(path)
+    for _ in range(2):
+        store.verify_all()
+        assert store.quarantined() == set(paths[1:])
+        (line,) = [line for line in store.lines if line["event"] == "FILES_UNREADABLE"]
+        assert line["reason"].startswith(f"1 files of {paths[0].parent} cannot be verified")
+        assert paths[0].name in line["reason"]
+    paths[0].rmdir()
+    paths[0].write_bytes(content)
+    store.verify_all()
+    assert store.quarantined() == set(paths[1:])
+    paths[0].unlink()
+    paths[0].mkdir()
+    store.verify_all()
+    assert store.events("critical").count("FILES_UNREADABLE") == 2
+
+
+def test_a_file_that_came_back_and_cannot_be_read_does_not_end_the_comparison(store: Store) -> None:
+    paths = sorted(store.admit(dataset) for dataset in ct_series((3, 8, 8)))
+    paths[0].unlink()
+    store.keeper.compare()
+    paths[0].mkdir()
+    paths[1].unlink()
+    store.keeper.compare()
+    assert store.quarantined() == set(paths[:2])
+
+
+def test_a_damaged_file_that_no_row_counts_on_is_told_and_written_down(store: Store, tmp_path: Path) -> None:
+    path = store.spool.absolute(store.spool.store(b"body", file_header("1.2", "1.3", EXPLICIT, "CT")).path)
+    damage(path)
+    store.verify_all()
+    assert store.events("critical") == ["INSTANCE_DAMAGED"]
+    assert "if the journal was lost, it may have been acknowledged" in store.lines[-1]["reason"]
+    reader = JournalReader(tmp_path / "journal.db")
+    assert [each["name"] for each in reader.refusals()] == ["INSTANCE_DAMAGED"]
+    reader.close()
+
+
+def test_a_file_of_another_transfer_syntax_than_its_row_heals_nothing(store: Store) -> None:
+    (dataset,) = ct_series((1, 8, 8))
+    path = store.admit(dataset)
+    content = path.read_bytes()
+    path.unlink()
+    store.keeper.compare()
+    uids = (CT, str(dataset.SOPInstanceUID))
+    store.spool.store(encoded(dataset), file_header(*uids, "1.2.840.10008.1.2", "OTHER"))
+    store.keeper.compare()
+    assert store.quarantined() == {path}
+    path.write_bytes(content)
+    store.keeper.compare()
+    assert store.quarantined() == set()
+
+
+RECEIVE_AND_DIE = """
+import os, subprocess, sys
+from pathlib import Path
+from tests.journals import Site
+
+folder, backup = Path(sys.argv[1]), sys.argv[2]
+site = Site(folder / "journal.db")
+for number in range(60):
+    site.receive(f"1.2.{number % 7}")
+subprocess.run(["bash", "-e", "-c", backup], cwd=folder, check=True)
+for number in range(300):
+    site.receive(f"1.3.{number % 7}")
+os._exit(9)
+"""
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 of the command line is not here")
+def test_a_backup_is_made_and_put_back_as_the_manual_says(tmp_path: Path) -> None:
+    """After ``kill -9``: what the newer journal left beside itself must not get into the copy."""
+    manual = (ROOT / "docs" / "receive.md").read_text(encoding="utf-8")
+    backup, restore = (manual.split(f"```sh {name}\n")[1].split("```")[0] for name in ("backup", "restore"))
+    command = [sys.executable, "-c", RECEIVE_AND_DIE, str(tmp_path), backup]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
+    assert (tmp_path / "journal.db-wal").stat().st_size > 0
+    subprocess.run(["bash", "-e", "-c", restore], cwd=tmp_path, check=True)
+    journal = Journal(tmp_path / "journal.db")
+    assert sum(series.instance_count for series in journal.receiving_series()) == 60
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_comparing_takes_nothing_away_from_those_who_store_meanwhile(store: Store) -> None:

@@ -18,7 +18,16 @@ import pytest
 
 from gateway.errors import OutOfResources
 from gateway.receive.part10 import file_header
-from gateway.spool import SEAL_BYTES, Bytes, Found, Spool, damage, relative_path
+from gateway.spool import (
+    SEAL_BYTES,
+    Bytes,
+    Found,
+    Spool,
+    StoredFile,
+    damage,
+    relative_path,
+    transfer_syntax_uid,
+)
 
 
 def files_below(root: Path) -> list[str]:
@@ -176,6 +185,72 @@ def test_what_was_put_aside_comes_back_or_makes_way_for_what_came_again(tmp_path
     spool.absolute(path).write_bytes(content)
     assert not spool.take_back(path)
     assert files_below(tmp_path) == [path]
+
+
+EXPLICIT, JPEG_LOSSLESS, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2"
+
+
+def labelled(spool: Spool, syntax: str, sender: str = "SCANNER") -> StoredFile:
+    """Store one body in this transfer syntax, of which no row needs what is there."""
+    incoming = spool.begin(file_header("1.2", "1.2.3", syntax, sender))
+    incoming.write(b"body")
+    with spool.hold(incoming.digest):
+        return incoming.keep(lambda _: False)
+
+
+def labels(spool: Spool, kind: str) -> list[str | None]:
+    return sorted(map(transfer_syntax_uid, (spool.root / kind).glob("*/*.dcm")), key=str)
+
+
+def test_a_file_that_no_row_needs_makes_way_and_stays_where_its_transfer_syntax_is_another(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path)
+    assert not labelled(spool, EXPLICIT).was_there
+    assert labelled(spool, EXPLICIT, "OTHER").was_there
+    assert labels(spool, "unclaimed") == []
+    for _ in range(2):
+        for syntax in (JPEG_LOSSLESS, IMPLICIT, EXPLICIT):
+            assert not labelled(spool, syntax).was_there
+            assert labels(spool, "objects") == [syntax]
+    assert labels(spool, "unclaimed") == sorted([JPEG_LOSSLESS, IMPLICIT, EXPLICIT])
+    digest = hashlib.sha256(b"body").hexdigest()
+    assert spool.unclaimed(digest[:2]) == {relative_path(digest)}
+
+
+@pytest.mark.parametrize("wanted", [EXPLICIT, JPEG_LOSSLESS, IMPLICIT])
+def test_a_row_gets_the_file_of_its_transfer_syntax_and_the_others_stay_aside(
+    tmp_path: Path, wanted: str
+) -> None:
+    spool = Spool(tmp_path)
+    for syntax in (EXPLICIT, JPEG_LOSSLESS, IMPLICIT):
+        path = labelled(spool, syntax).path
+    assert spool.take_back(path, {wanted}) == (wanted != IMPLICIT)
+    assert not spool.take_back(path, {wanted})
+    assert labels(spool, "objects") == [wanted]
+    assert labels(spool, "unclaimed") == sorted({EXPLICIT, JPEG_LOSSLESS, IMPLICIT} - {wanted})
+    spool.absolute(path).unlink()
+    assert not spool.take_back(path, {wanted})  # gone: another label would be another image
+    assert labels(spool, "objects") == []
+
+
+def test_a_damaged_file_that_was_put_aside_takes_no_place(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    labelled(spool, EXPLICIT)
+    path = labelled(spool, JPEG_LOSSLESS).path
+    (aside,) = tmp_path.glob("unclaimed/*/*.dcm")
+    aside.write_bytes(aside.read_bytes()[:-1])
+    assert not spool.take_back(path, {EXPLICIT})
+    assert labels(spool, "objects") == [JPEG_LOSSLESS]
+
+
+@pytest.mark.parametrize("written", [b"", b"no DICOM", bytes(128) + b"DICM", bytes(128) + b"DICM\2\0\x10"])
+def test_a_file_without_transfer_syntax_has_none(tmp_path: Path, written: bytes) -> None:
+    (tmp_path / "file").write_bytes(written)
+    assert transfer_syntax_uid(tmp_path / "file") is None
+    header = file_header("1.2", "1.2.3", "../../x", "SCANNER")
+    (tmp_path / "file").write_bytes(header)
+    assert transfer_syntax_uid(tmp_path / "file") is None
 
 
 def test_a_file_on_which_an_admission_relies_is_not_removed(tmp_path: Path) -> None:

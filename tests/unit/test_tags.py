@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -281,6 +283,27 @@ def test_an_instance_without_identity_is_refused_by_name(keyword: str) -> None:
     error = rejection(encoded(dataset))
     assert (error.name, error.dimse_status) == ("IDENTITY_MISSING", 0xA900)
     assert keyword in error.reason
+
+
+@pytest.mark.parametrize("group", [0x0000, 0x0002, 0x0004, 0x0006, 0x0007])
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_data_set_that_begins_below_group_0008_is_not_parseable(syntax: UID, group: int) -> None:
+    """Of group 0002, readers of the stored file would take another transfer syntax than the received one."""
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    value = b"1.2.840.10008.1.2.4.50"
+    length = struct.pack(f"{order}2sH", b"UI", len(value))
+    if syntax == ImplicitVRLittleEndian:
+        length = struct.pack("<L", len(value))
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = syntax != ExplicitVRBigEndian
+    buffer.is_implicit_VR = syntax == ImplicitVRLittleEndian
+    (dataset,) = ct_series((1, 8, 8))
+    write_dataset(buffer, Dataset({e.tag: e for e in dataset if e.tag.group > 2}))
+    data = buffer.getvalue()
+    assert read_header(data, syntax).facts["Rows"] == ("8",)
+    found = rejection(struct.pack(f"{order}HH", group, 0x0010) + length + value + data, syntax)
+    assert (found.name, found.dimse_status) == ("NOT_PARSEABLE", 0xC000)
+    assert f"begins with group {group:04X}" in found.reason
 
 
 def test_a_deflated_data_set_is_refused_without_inflating_it() -> None:

@@ -19,6 +19,7 @@ MAX_META_BYTES = 65536
 
 _PREAMBLE_BYTES = 128
 _PREFIX = b"DICM"
+_META_GROUP = struct.pack("<H", 0x0002)
 _GROUP_LENGTH = struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4)
 IDENTITY_BYTES = 4096
 """The beginning of a data set in which its identity is looked for."""
@@ -104,15 +105,21 @@ class Part10Reader:
         self._begin = _GROUP_AT + len(_GROUP_LENGTH) + 4
         end = self._begin + int(struct.unpack_from("<L", head, self._begin - 4)[0])
         _check_length(end)
-        return end if len(head) >= end else None
+        self._at = max(self._at, end)
+        return self._walked()
 
     def _walked(self) -> int | None:
-        """The same of a file without group length, as pydicom writes it unless it is asked to be strict."""
+        """Where group 0002 ends; what the group length counts has been stepped over.
+
+        pydicom writes none unless it is asked to be strict, and some add elements and leave it as it was.
+        """
         head = self._head
-        while len(head) >= self._at + 8:
-            group, _, vr, length = struct.unpack_from("<HH2sH", head, self._at)
-            if group != 0x0002:
+        while group := bytes(head[self._at : self._at + 2]):
+            if not _META_GROUP.startswith(group):
                 return self._at
+            if len(head) < self._at + 8:
+                return None
+            vr, length = struct.unpack_from("<2sH", head, self._at + 4)
             value_at = self._at + 8
             if vr in _LONG:
                 if len(head) < value_at + 4:
