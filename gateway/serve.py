@@ -6,6 +6,7 @@ It never imports torch; the model runs in the worker process that the executor s
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import threading
@@ -47,6 +48,7 @@ T = TypeVar("T")
 _WATCH_S = 0.5
 _LOCK_WAIT_S = 2.0
 _AFTER_DRAIN_S = 5.0
+_DESCRIPTORS = 1 << 16
 
 
 def serve(
@@ -64,6 +66,7 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
     os.umask(0o077)
+    _allow_descriptors()
     with ExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir, _LOCK_WAIT_S))
         try:
@@ -75,7 +78,8 @@ def serve(
             raise GatewayError("JOURNAL_UNUSABLE", sentence) from error
         except sqlite3.DatabaseError as error:
             sentence = (
-                f"{settings.data_dir / 'journal.db'} cannot be used ({error}): restore it from a backup."
+                f"{settings.data_dir / 'journal.db'} cannot be used ({error}): remove journal.db-wal and "
+                "journal.db-shm beside it, and put a backup in its place."
             )
             raise GatewayError("JOURNAL_UNUSABLE", sentence) from error
         except OSError as error:
@@ -85,6 +89,14 @@ def serve(
         node.start()
         node.watch()
         return node.stop()
+
+
+def _allow_descriptors() -> None:
+    """As many open files as the system lets us have: of the usual 1024, connections alone may take 600."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Node:
@@ -123,7 +135,7 @@ class Node:
             clock,
             log,
         )
-        self._scp = make_scp(settings, self._receiving, (commitment,), self._journal, clock, log)
+        self._scp = make_scp(settings, self._receiving, (commitment,), log)
         self._stow = make_stow(settings, self._receiving, log)
         self._executor = LocalExecutor(worker_settings(settings), log)
         dispatch = dispatch_settings(settings, self._spool.root, self._results.root)
@@ -189,6 +201,7 @@ class Node:
         self._scp.stop(drain_s)
         if not self._stow.wait_until_none(deadline_s - _AFTER_DRAIN_S - self._clock.monotonic_s()):
             self._log.warning("store_requests_cut_off", open=self._receiving.requests.by_source())
+            self._stow.cut_off()
         self._crew.join(lambda: deadline_s - self._clock.monotonic_s())
         self._log.info("stopped", failed=self._crew.failed)
         return 1 if self._crew.failed else 0

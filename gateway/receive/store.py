@@ -9,7 +9,8 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway.errors import Rejected
 from gateway.logs import places
-from gateway.receive.admit import Admission, Arrival, Intake
+from gateway.receive.admit import Admission, Intake
+from gateway.receive.arrival import Arrival
 from gateway.receive.association.messages import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Answer
 from gateway.receive.text import ascii_text, uid_text
 

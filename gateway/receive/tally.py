@@ -14,10 +14,13 @@ BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0
 
 
 class Tally:
-    """Counts instances, bytes and rejections by source, and how long storing took. Thread-safe."""
+    """Counts instances, bytes and rejections by source, and how long storing took. Thread-safe.
+
+    ``sources``: what callers are counted under.
+    """
 
     def __init__(self, sources: Collection[str] = ()) -> None:
-        self._sources = frozenset(sources)
+        self.sources = frozenset(sources) | {UNKNOWN}
         self._lock = threading.Lock()
         self._instances: Counter[tuple[str, str]] = Counter()
         self._bytes: Counter[str] = Counter()
@@ -73,4 +76,4 @@ class Tally:
         return buckets, total_s
 
     def _label(self, source: str) -> str:
-        return source if source in self._sources else UNKNOWN
+        return source if source in self.sources else UNKNOWN

@@ -12,7 +12,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.web.unread import UnreadBodies
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -56,7 +57,7 @@ def make_app(
         return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
 
     hosts = [*_LOOPBACK, "[::1]"] if listen_host in _LOOPBACK else ["*"]
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/health/live", live),
             Route("/health/ready", ready),
@@ -64,36 +65,9 @@ def make_app(
             *further,
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(UnreadBodies),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         ],
     )
-
-
-class UnreadBodies:
-    """Closes the connection after an answer that did not wait for the request's body."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; watch whether the body was read."""
-        has_body = any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 "))
-            for name, value in scope.get("headers", ())
-        )
-        is_read = not has_body
-
-        async def watched_receive() -> Message:
-            nonlocal is_read
-            message = await receive()
-            is_read = is_read or not message.get("more_body", False)
-            return message
-
-        async def watched_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and not is_read:
-                fields = [each for each in message.get("headers", ()) if each[0] != b"connection"]
-                message = {**message, "headers": [*fields, (b"connection", b"close")]}
-            await send(message)
-
-        await self._app(scope, watched_receive, watched_send)
+    app.router.redirect_slashes = False  # to where the Host field says: a redirect of anybody's choice
+    return app

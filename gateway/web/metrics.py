@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.journal.records import Failure
+from gateway.journal.records import Failure, Receipt
 from gateway.states import COMMITMENT, DELIVERY, JOB, SERIES, Machine
 
 K = TypeVar("K", bound=tuple[str, ...])
@@ -37,7 +37,9 @@ class Sources:
     certificates
         (kind, name, days left) of each certificate in use.
     refusals
-        Name → associations refused since the start.
+        Name → associations and web requests refused or broken off since the start.
+    source_names
+        Of all that can come in: their counters begin at 0, else ``increase()`` would miss the first event.
     instances, received_bytes, rejections
         (source, receipt) → instances, source → bytes, (source, name) → instances rejected since the start.
     store_seconds
@@ -54,6 +56,7 @@ class Sources:
     open_requests: Callable[[], int]
     certificates: Callable[[], Sequence[tuple[str, str, float]]]
     refusals: Callable[[], Mapping[str, int]]
+    source_names: Collection[str]
     instances: Callable[[], Mapping[tuple[str, str], int]]
     received_bytes: Callable[[], Mapping[str, int]]
     rejections: Callable[[], Mapping[tuple[str, str], int]]
@@ -123,15 +126,18 @@ class Metrics(Collector):
     def _received(self) -> Iterator[Metric]:
         """What came in, and what did not, since the start."""
         sources = self._sources
-        yield _counter(
-            "aigw_instances_received", "Instances taken in.", ("source", "receipt"), sources.instances()
-        )
-        by_source = {(source,): count for source, count in sources.received_bytes().items()}
+        names = sorted(sources.source_names)
+        none = {(source, str(receipt)): 0 for source in names for receipt in Receipt}
+        instances = {**none, **sources.instances()}
+        yield _counter("aigw_instances_received", "Instances taken in.", ("source", "receipt"), instances)
+        received = sources.received_bytes()
+        by_source = {(source,): received.get(source, 0) for source in names}
         yield _counter("aigw_received_bytes", "Bytes of their data sets.", ("source",), by_source)
         text = "Instances rejected."
         yield _counter("aigw_instances_rejected", text, ("source", "reason"), sources.rejections())
+        text = "Associations and web requests refused or broken off, by the name of the reason."
         by_name = {(name,): count for name, count in sources.refusals().items()}
-        yield _counter("aigw_associations_refused", "Associations refused.", ("reason",), by_name)
+        yield _counter("aigw_associations_refused", text, ("reason",), by_name)
         buckets, total_s = sources.store_seconds()
         family = HistogramMetricFamily(
             "aigw_store_seconds", "From the first byte of an instance until it was durable."

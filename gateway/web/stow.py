@@ -20,15 +20,17 @@ from gateway.receive.stow.request import StoreHead, StowRefused
 from gateway.receive.stow.response import Answer, refuse
 from gateway.receive.stow.service import StowService
 from gateway.receive.stow.store import StoreRequest
-from gateway.web.connections import LET_IN
+from gateway.web.connections import BROKEN, LET_IN
 
 T = TypeVar("T")
 
-STUDIES = "/dicom-web/studies"
+DICOM_WEB = "/dicom-web"
+STUDIES = f"{DICOM_WEB}/studies"
+_OTHER = "other"
 _DOORS = 4
 _MIN_BYTES_PER_S = 1024
-_LINGER_S = 3.0
-_LINGER_BYTES = 64 << 20
+_LOOK_S = 0.25
+"""How long we wait for a client until we look whether the gateway stops."""
 
 
 class _Gone(Exception):
@@ -36,12 +38,10 @@ class _Gone(Exception):
 
 
 def stow_routes(service: StowService) -> list[Route]:
-    """The routes of the Store transaction (PS3.18 Table 10.5.1-1)."""
+    """The Store transaction (PS3.18 Table 10.5.1-1), and a route that refuses all others by name."""
     endpoint = StowEndpoint(service)
-    return [
-        Route(STUDIES, endpoint, methods=["POST"]),
-        Route(f"{STUDIES}/{{study}}", endpoint, methods=["POST"]),
-    ]
+    store = [STUDIES, f"{STUDIES}/", f"{STUDIES}/{{study}}", f"{STUDIES}/{{study}}/"]
+    return [Route(path, endpoint) for path in (*store, f"{DICOM_WEB}/{{{_OTHER}:path}}")]
 
 
 class StowEndpoint:
@@ -57,34 +57,48 @@ class StowEndpoint:
         """Answer one request."""
         head = head_of(scope)
         try:
-            request = await _run(self._doors, lambda: self._service.open(head))
+            request = await self._open(scope, head)
         except StowRefused as refusal:
-            await _answer(refuse(refusal), receive, send, is_read=False)
+            await _answer(refuse(refusal), send)
             return
         scope["state"][LET_IN] = True
         try:
-            answer, is_read = await self._store(request, head, receive)
+            answer = await self._store(request, head, receive, lambda: self._check(scope))
         finally:
             scope["state"][LET_IN] = False
         if answer is not None:
-            await _answer(answer, receive, send, is_read=is_read)
+            await _answer(answer, send)
+
+    async def _open(self, scope: Scope, head: StoreHead) -> StoreRequest:
+        """Let a request in. Raises StowRefused, which is written down then."""
+        wrong = _wrong_target(scope)
+        if wrong is None:
+            return await _run(self._doors, lambda: self._service.open(head))
+        await _run(self._doors, lambda: self._service.refused(wrong, head))
+        raise wrong
+
+    def _check(self, scope: Scope) -> None:
+        """Raises StowRefused if no more of a body can come, or may."""
+        self._service.check_cut_off()
+        if why := scope["state"].get(BROKEN):
+            raise StowRefused("HTTP_MALFORMED", f"The body is no HTTP (RFC 9112 7.1). {why}", 400)
 
     async def _store(
-        self, request: StoreRequest, head: StoreHead, receive: Receive
-    ) -> tuple[Answer | None, bool]:
-        """Take the body in; the answer (None: nobody is there to hear it), and whether all was read."""
+        self, request: StoreRequest, head: StoreHead, receive: Receive, check: Callable[[], None]
+    ) -> Answer | None:
+        """Take the body in; the answer, or None if nobody is there to hear it."""
         error: GatewayError | None = None
-        is_read, is_gone = False, False
+        is_gone = False
         try:
-            async for chunk in _chunks(receive, self._service.limits.idle_timeout_s):
+            async for chunk in _chunks(receive, self._service.limits.idle_timeout_s, check):
                 await _run(self._workers, lambda chunk=chunk: request.feed(chunk))  # type: ignore[misc]
-            is_read = True
             await _run(self._workers, request.finish)
         except StowRefused as refusal:
             error = refusal
         except _Gone:
             error = GatewayError(
-                "CLIENT_GONE", "The client closed the connection before the end of its request."
+                "CLIENT_GONE",
+                "The connection ended before the request did: its client, or something between, closed it.",
             )
             is_gone = True
         finally:
@@ -94,33 +108,38 @@ class StowEndpoint:
         if error is not None:
             broken = error
             await _run(self._doors, lambda: self._service.broken_off(broken, head, request))
-        return None if is_gone else request.answer(error), is_read
+        return None if is_gone else request.answer(error)
 
 
 def head_of(scope: Scope) -> StoreHead:
     """A request without its body, from the ASGI scope."""
-    fields: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
-        key = name.decode("latin-1").lower()
-        fields[key] = (*fields.get(key, ()), value.decode("latin-1"))
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    fields = {name: tuple(values) for name, values in found.items()}
     client = scope.get("client") or ("0.0.0.0", 0)  # noqa: S104 - no listener: an address that is nobody's
     return StoreHead(str(client[0]), fields, scope.get("path_params", {}).get("study"))
 
 
-async def _chunks(receive: Receive, idle_timeout_s: float) -> AsyncIterator[bytes]:
+def _wrong_target(scope: Scope) -> StowRefused | None:
+    """Why this is no Store transaction at all."""
+    what = f"Images are stored by POST to {STUDIES} or {STUDIES}/{{study}}, and nothing else is served here."
+    if _OTHER in scope.get("path_params", {}):
+        return StowRefused("RESOURCE_UNKNOWN", what, 404)
+    return None if scope["method"] == "POST" else StowRefused("METHOD_NOT_ALLOWED", what, 405)
+
+
+async def _chunks(receive: Receive, idle_timeout_s: float, check: Callable[[], None]) -> AsyncIterator[bytes]:
     """The body as it comes. Raises StowRefused (408) for a client that is too slow, _Gone for one that left.
 
-    Only time that we waited for the client counts, not what our disk took.
+    Only time that we waited for the client counts, not what our disk took. ``check`` is asked all the time,
+    and what it raises ends the body.
     """
     clock = asyncio.get_running_loop().time
     waited_s, count = 0.0, 0
     while True:
         asked_s = clock()
-        try:
-            async with asyncio.timeout(idle_timeout_s):
-                message = await receive()
-        except TimeoutError as error:
-            raise _too_slow(f"sent nothing for {idle_timeout_s:g} s (web.stow.idle_timeout)") from error
+        message = await _message(receive, idle_timeout_s, check)
         waited_s += clock() - asked_s
         if message["type"] == "http.disconnect":
             raise _Gone
@@ -134,34 +153,25 @@ async def _chunks(receive: Receive, idle_timeout_s: float) -> AsyncIterator[byte
             return
 
 
-async def _answer(answer: Answer, receive: Receive, send: Send, *, is_read: bool) -> None:
-    """Send an answer. If the body was not read, read over what is under way, so that the answer arrives.
+async def _message(receive: Receive, idle_timeout_s: float, check: Callable[[], None]) -> Message:
+    """What comes next; no message is lost when the wait for it is cut short."""
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + idle_timeout_s
+    while True:
+        check()
+        try:
+            async with asyncio.timeout(min(_LOOK_S, until_s - clock())):
+                return await receive()
+        except TimeoutError as error:
+            if clock() >= until_s:
+                raise _too_slow(f"sent nothing for {idle_timeout_s:g} s (web.stow.idle_timeout)") from error
 
-    A connection that is closed with bytes unread is reset, and many clients then see no answer at all.
-    """
+
+async def _answer(answer: Answer, send: Send) -> None:
     headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Cache-Control": "no-store"}
-    if not is_read:
-        headers["Connection"] = "close"
     fields = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": fields}
-    await send(start)
-    await send({"type": "http.response.body", "body": answer.body, "more_body": not is_read})
-    if not is_read:
-        await _linger(receive)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _linger(receive: Receive) -> None:
-    count = 0
-    try:
-        async with asyncio.timeout(_LINGER_S):
-            while count < _LINGER_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-                count += len(message.get("body", b""))
-    except TimeoutError:
-        return
+    await send({"type": "http.response.start", "status": answer.status, "headers": fields})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
 async def _run(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.web.connections import MAX_CONNECTIONS
+from tests.gateway_process import GatewayProcess
 from tests.hostile.node import HostileNode, good_instance
 from tests.hostile.peer import digest
 from tests.peers import encoded
@@ -73,6 +74,16 @@ def is_alive(node: HostileNode) -> bool:
     with closing(http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=15)) as connection:
         connection.request("GET", "/health/live")
         return connection.getresponse().status == 200
+
+
+def answers(port: int) -> bool:
+    """A monitor is answered, perhaps: where too many come from its address, its connection may make room."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/health/live")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 def connect(node: HostileNode, source: str = "127.0.0.1") -> socket.socket:
@@ -172,6 +183,7 @@ def test_the_slow_loris(node: HostileNode) -> None:
 # -- floods ---------------------------------------------------------------------------------------
 
 REFUSED = f"{HEAD}Content-Length: 9\r\n\r\n".encode()
+CROWD = 700
 UNREAD = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100
 
 
@@ -190,3 +202,21 @@ def test_strangers_without_credentials_keep_nobody_out(node: HostileNode, words:
             assert is_alive(node)
             store_good(node)
         assert node.descriptors < MAX_CONNECTIONS + 50
+
+
+def test_a_crowd_that_comes_at_once_takes_no_descriptors_from_the_rest(tmp_path: Path) -> None:
+    """The event loop accepts what has come before anything of ours can count it."""
+    node = GatewayProcess(tmp_path, pacs_port=1)
+    node.start(under=("prlimit", "--nofile=512:512"))
+    try:
+        for _ in range(2):
+            with ExitStack() as stack:
+                for _ in range(CROWD):
+                    stranger = stack.enter_context(socket.socket())
+                    stranger.setblocking(False)
+                    stranger.connect_ex(("127.0.0.1", node.http_port))
+                wait_until(lambda: answers(node.http_port), 30, "a monitor to be answered")
+        assert "Too many open files" not in node.log.read_text()
+        assert node.terminate() == 0
+    finally:
+        node.__exit__(None, None, None)

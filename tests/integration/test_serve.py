@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -223,3 +224,15 @@ def test_deliveries_that_the_configuration_holds_back_are_not_sent_and_not_forgo
         process.config.write_text(CONFIGURATION)
         with process:
             wait_until(lambda: len(pacs.uids()) == 2, 30, "both to be sent")
+
+
+def test_a_node_raises_its_limit_of_open_files(tmp_path: Path) -> None:
+    """systemd and shells give 1024, of which strangers' connections may take more than half."""
+    gateway, (_, most) = GatewayProcess(tmp_path, pacs_port=1), resource.getrlimit(resource.RLIMIT_NOFILE)
+    gateway.start(under=("prlimit", f"--nofile=1024:{most}"))
+    try:
+        assert gateway.process is not None
+        found = psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert found == (min(most, 1 << 16), most)
+    finally:
+        gateway.__exit__(None, None, None)

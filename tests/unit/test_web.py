@@ -26,7 +26,7 @@ def checks() -> dict[str, Check]:
 def port(tmp_path: Path, checks: dict[str, Check]) -> Iterator[int]:
     journal = Journal(tmp_path / "journal.db")
     journal.hold_cards({"liver": Failure("MODEL_SWITCHED_OFF", "It crashed.")}, 1.0)
-    tally = Tally(["ct1"])
+    tally = Tally(["ct1", "quiet"])
     tally.stored("ct1", "stored", 1000, 0.015, 5.0)
     tally.stored("ct1", "duplicate", 1000, 0.5, 6.0)
     tally.stored("EVIL\x1b@192.0.2.1", "stored", 10, 100.0, 7.0)
@@ -40,6 +40,7 @@ def port(tmp_path: Path, checks: dict[str, Check]) -> Iterator[int]:
         open_requests=lambda: 1,
         certificates=lambda: [("ours", "", 12.5), ("authority", "", 300.0), ("authority", "", -1.0)],
         refusals=lambda: {"TLS_REQUIRED": 3},
+        source_names=tally.sources,
         instances=tally.instances,
         received_bytes=tally.bytes,
         rejections=tally.rejections,
@@ -94,6 +95,9 @@ def test_metrics_show_every_state_and_no_identifier(port: int) -> None:
         'aigw_instances_received_total{receipt="stored",source="ct1"} 1.0',
         'aigw_instances_received_total{receipt="duplicate",source="ct1"} 1.0',
         'aigw_instances_received_total{receipt="stored",source="unknown"} 1.0',
+        'aigw_instances_received_total{receipt="conflict",source="ct1"} 0.0',
+        'aigw_instances_received_total{receipt="stored",source="quiet"} 0.0',
+        'aigw_received_bytes_total{source="quiet"} 0.0',
         'aigw_received_bytes_total{source="ct1"} 2000.0',
         'aigw_instances_rejected_total{reason="UID_INVALID",source="ct1"} 1.0',
         'aigw_associations_refused_total{reason="TLS_REQUIRED"} 3.0',

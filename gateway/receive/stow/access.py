@@ -71,7 +71,10 @@ class WebCallers:
         places = self._places[peer.name]
         if places.hold(address, self._names):
             return
-        if hosts := places.unresolved(self._names):
+        hosts = self._names.unsure(places.hosts)
+        if places.hold(address, self._names):
+            return
+        if hosts:
             raise StowRefused(
                 "HOST_NAME_NOT_RESOLVED",
                 f"{', '.join(hosts)} (host or addresses of {peer.name} under peers) cannot be resolved now: "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway.errors import Rejected
 from gateway.journal.records import Receipt
-from gateway.receive.admit import Admission, Arrival, Intake
+from gateway.receive.admit import Admission, Intake
+from gateway.receive.arrival import Arrival, Note
 from gateway.receive.callers import KnownPeer
 from gateway.receive.stow.multipart_header import parse_media_type
 from gateway.receive.stow.part10_stream import IDENTITY_BYTES, FileMeta, Part10Reader, first_identity
@@ -18,9 +19,6 @@ from gateway.uids import is_uid
 
 _PLAIN_ENCODINGS = frozenset({"binary", "8bit", "7bit", "identity"})
 _CLASS_REFUSED, _SYNTAX_REFUSED = 0x0122, 0xC122
-
-Note = Callable[[Rejected, Arrival, int], None]
-"""Writes down why a part is not taken, what is known of it, and how many bytes of it came."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Part:
         return Failed(rejection.dimse_status, comment, *uids, http_status=status)
 
     def note(self, rejection: Rejected) -> None:
-        """Write down why it is not taken, where admission has not done so."""
+        """Write down why it is not taken, where admission does not do so."""
         self._note(rejection, self._arrival, self._size_bytes)
 
     @contextmanager
@@ -132,7 +130,7 @@ class Part:
         return True
 
     def _admitted(self) -> Intake:
-        intake = self._admission.begin(self._arrival)
+        intake = self._admission.begin(self._arrival, self._note)
         intake.write(bytes(self._first))
         self._first.clear()
         return intake

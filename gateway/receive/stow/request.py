@@ -145,6 +145,12 @@ def _is_gzip(head: StoreHead) -> bool:
 
 def _announced_bytes(head: StoreHead, limits: StowLimits) -> int:
     length = head.one("content-length")
+    if length is not None and "transfer-encoding" in head.fields:  # RFC 9112 6.3: request smuggling
+        raise StowRefused(
+            "LENGTH_AMBIGUOUS",
+            "The request has Content-Length and Transfer-Encoding: send one of them.",
+            400,
+        )
     if length is None:
         if "transfer-encoding" in head.fields:
             return 0
@@ -155,10 +161,15 @@ def _announced_bytes(head: StoreHead, limits: StowLimits) -> int:
         )
     announced = int(length) if length.isascii() and length.isdigit() and len(length) <= 20 else -1
     if announced < 0:
-        raise StowRefused("LENGTH_INVALID", "Content-Length is no number.", 400)
+        raise StowRefused("LENGTH_INVALID", "Content-Length is no number: send the bytes of the body.", 400)
     if announced > limits.max_request_bytes:
         raise too_large(limits)
     return announced
+
+
+def stopping() -> StowRefused:
+    """We are on our way out: another time, or another node."""
+    return StowRefused("STOPPING", "The gateway is stopping: send again.", 503, retry_after_s=RETRY_AFTER_S)
 
 
 def too_large(limits: StowLimits) -> StowRefused:

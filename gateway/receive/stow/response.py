@@ -24,6 +24,7 @@ DUPLICATE_KEPT = 0xB111
 PROCESSING_FAILURE = 0x0110
 _COMMENT_CHARACTERS = 64  # VR LO
 _WARNING_CHARACTERS = 500
+_METHOD_NOT_ALLOWED = 405
 _JSON, _DICOM_JSON = "application/json", "application/dicom+json"
 
 
@@ -104,6 +105,8 @@ def _error_headers(error: GatewayError | None) -> dict[str, str]:
             headers["Retry-After"] = str(error.retry_after_s)
         if error.challenge:
             headers["WWW-Authenticate"] = error.challenge
+        if error.status == _METHOD_NOT_ALLOWED:
+            headers["Allow"] = "POST"  # RFC 9110 15.5.6
     return headers
 
 

@@ -13,7 +13,14 @@ from gateway.receive.associations import OpenAssociations
 from gateway.receive.callers import KnownPeer
 from gateway.receive.stow.access import WebCallers
 from gateway.receive.stow.part import Taken
-from gateway.receive.stow.request import RETRY_AFTER_S, StoreHead, StowLimits, StowRefused, check_head
+from gateway.receive.stow.request import (
+    RETRY_AFTER_S,
+    StoreHead,
+    StowLimits,
+    StowRefused,
+    check_head,
+    stopping,
+)
 from gateway.receive.stow.store import StoreRequest, unavailable
 
 Note = Callable[[str, str, str, str, str], None]
@@ -58,6 +65,7 @@ class StowService:
         self._log = log
         self._lock = threading.Lock()
         self._stopping = False
+        self._is_cut_off = False
         # Where several may store, the last place is for another one.
         self._most_of_one = limits.max_requests - (limits.max_requests > 1 and not callers.only_one)
 
@@ -102,6 +110,15 @@ class StowService:
         """Wait for the last open request to end; False if some are still open after the time."""
         return self._requests.wait_until_none(timeout_s)
 
+    def cut_off(self) -> None:
+        """Open requests are to end now: 503 and the list of what was stored."""
+        self._is_cut_off = True
+
+    def check_cut_off(self) -> None:
+        """Whoever feeds a request asks again and again. Raises StowRefused (503) after ``cut_off``."""
+        if self._is_cut_off:
+            raise stopping()
+
     def _write_down(self, error: GatewayError, reason: str, head: StoreHead, peer: KnownPeer | None) -> None:
         status = f" (HTTP status {error.status})" if isinstance(error, StowRefused) else ""
         advice = (
@@ -114,9 +131,7 @@ class StowService:
 
     def _check_stopping(self) -> None:
         if self._stopping:
-            raise StowRefused(
-                "STOPPING", "The gateway is stopping: send again.", 503, retry_after_s=RETRY_AFTER_S
-            )
+            raise stopping()
 
     def _enter(self, request: StoreRequest) -> None:
         peer = request.peer

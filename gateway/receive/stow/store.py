@@ -11,13 +11,22 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway.errors import GatewayError, OutOfResources, Rejected
 from gateway.logs import places
-from gateway.receive.admit import Admission, Arrival
+from gateway.receive.admit import Admission
+from gateway.receive.arrival import Arrival
 from gateway.receive.callers import KnownPeer
 from gateway.receive.stow.inflate import Inflater
 from gateway.receive.stow.multipart import MultipartLimits, MultipartParser, PartBegin, PartData
 from gateway.receive.stow.multipart_header import MultipartError
 from gateway.receive.stow.part import Part, Taken, arrival_of
-from gateway.receive.stow.request import RETRY_AFTER_S, Body, StowLimits, StowRefused, refused, too_large
+from gateway.receive.stow.request import (
+    RETRY_AFTER_S,
+    Body,
+    StowLimits,
+    StowRefused,
+    refused,
+    stopping,
+    too_large,
+)
 from gateway.receive.stow.response import PROCESSING_FAILURE, Answer, Failed, Stored, respond
 
 _MOST_NOTES = 10
@@ -68,7 +77,7 @@ class StoreRequest:
         """The next bytes of the body. Raises StowRefused when the rest need not be sent."""
         with self._lock:
             if self._closed:
-                raise StowRefused("STOPPING", "The gateway is stopping.", 503, retry_after_s=RETRY_AFTER_S)
+                raise stopping()  # its task was cancelled while this call was under way: nobody hears it
             for piece in self._inflated(chunk):
                 self._bytes += len(piece)
                 if self._bytes > self._limits.max_request_bytes:
@@ -175,10 +184,11 @@ class StoreRequest:
         return rejection
 
     def _note(self, rejection: Rejected, arrival: Arrival, size_bytes: int) -> None:
-        """Write down the first parts that fail alike: one request may have thousands."""
+        """Count each part that fails, and write down the first that fail alike: there may be thousands."""
+        self._admission.tally.rejected(arrival.source, rejection.name)
         self._notes[rejection.name] += 1
         if self._notes[rejection.name] <= _MOST_NOTES:
-            self._admission.note(rejection, arrival, size_bytes)
+            self._admission.record(rejection, arrival, size_bytes)
 
     def _note_the_others(self) -> None:
         for name, count in self._notes.items():
@@ -186,7 +196,7 @@ class StoreRequest:
                 sentence = (
                     f"{count - _MOST_NOTES} further parts of the same request were not taken for this reason."
                 )
-                self._admission.note(Rejected(name, sentence), arrival_of(self._taken), 0)
+                self._admission.record(Rejected(name, sentence), arrival_of(self._taken), 0)
 
 
 def unavailable(error: OutOfResources) -> StowRefused:
