@@ -6,6 +6,7 @@ failed. Waiting is measured on the monotonic clock, so a jump of the wall clock 
 
 from __future__ import annotations
 
+import errno
 import secrets
 import sqlite3
 import threading
@@ -28,7 +29,7 @@ from gateway.journal.records import ClaimedJob, Failure, Purpose, Wanted
 from gateway.states import JobEvent
 
 _POLL_S = 0.1
-_DISK_TROUBLE_WAIT_S = 1.0
+_TROUBLE_WAIT_S = 1.0
 _MODEL_FAULTS = ("MODEL_CRASHED", "MODEL_HUNG")
 _STOPPED = Failure(
     "GATEWAY_STOPPED", "The gateway was stopped while this job was running; it runs again after the start."
@@ -78,12 +79,17 @@ class Dispatcher:
         return any(slot.running for slot in self._slots.values())
 
     def _step_or_wait(self, *, may_claim: bool) -> None:
-        """One step. If the disk is full, the event stays and is handled again: the job waits."""
+        """One step. If the disk or the table of open files is full, the event stays: the job waits."""
         try:
             self.step(may_claim=may_claim)
         except sqlite3.OperationalError as error:
             self._log.critical("journal_cannot_be_written", error=str(error))
-            threading.Event().wait(_DISK_TROUBLE_WAIT_S)
+            threading.Event().wait(_TROUBLE_WAIT_S)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._log.critical("too_many_open_files", error=error.strerror)
+            threading.Event().wait(_TROUBLE_WAIT_S)
 
     def step(self, *, may_claim: bool = True) -> None:
         """Handle at most one event of a worker, watch the running jobs, claim new ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -152,6 +153,23 @@ def bench(tmp_path: Path) -> Iterator[Make]:
     yield make
     for each in made:
         each.close()
+
+
+def test_it_waits_when_no_file_can_be_opened_for_a_while(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers' connections may have taken all descriptors: that is no reason to end the gateway."""
+    b = bench("ok")
+    step, left = b.dispatcher.step, [OSError(errno.EMFILE, "Too many open files")]
+
+    def scarce(*, may_claim: bool = True) -> None:
+        if left:
+            raise left.pop()
+        step(may_claim=may_claim)
+
+    monkeypatch.setattr(b.dispatcher, "step", scarce)
+    b.start()
+    b.wait_for(b.jobs[0], "done")
 
 
 def test_a_job_ends_as_done_with_its_results_in_the_outbox(bench: Make) -> None:
