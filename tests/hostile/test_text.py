@@ -103,8 +103,10 @@ def test_a_hostile_abstract_syntax_is_not_accepted_and_not_shown_raw(node: Hosti
             assert answer == (wire.ABORT, INVALID_PARAMETER)
         else:
             assert accepted(answer) == {1: 0, 3: 0, 5: 3}
-    (line,) = node.association_lines(address)
-    assert line.get("name") == ("PDU_INVALID" if kind in NOT_ASCII else None)
+    first, *others = node.association_lines(address)
+    assert first.get("name") == ("PDU_INVALID" if kind in NOT_ASCII else None)
+    assert {line["name"] for line in others} <= {"PRESENTATION_CONTEXTS_REFUSED"}, "once for each text"
+    assert all(str(value).isprintable() for line in (first, *others) for value in line.values())
 
 
 @pytest.mark.parametrize("kind", HOSTILE_TEXT)
