@@ -115,7 +115,10 @@ def test_files_that_the_journal_does_not_know_are_a_warning_until_they_are_gone(
     folder.mkdir(parents=True)
     assert not any("unclaimed" in each for each in node_status(view, 1000.0)["warnings"])
     (folder / f"{'ab' * 32}.dcm").touch()
-    assert any("restore the journal or send them" in each for each in node_status(view, 1000.0)["warnings"])
+    assert any(
+        "journal does not know: if it was lost, put it back" in each
+        for each in node_status(view, 1000.0)["warnings"]
+    )
 
 
 def test_a_person_reads_it_without_control_characters(view: NodeView) -> None:
