@@ -56,7 +56,8 @@ class NodeView:
     received
         (source, receipt) → instances since the start.
     refusals, rejections
-        Name → associations refused, (source, name) → instances rejected since the start.
+        Name → associations and web requests refused or broken off, (source, name) → instances rejected,
+        since the start.
     tls_problem
         Why changed TLS files are not in use, or empty.
     disk_problem

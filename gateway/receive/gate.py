@@ -65,7 +65,7 @@ class Gate:
         self._written = written
         self._deciding = threading.Lock()
         self._seen: dict[str, PeerCertificate] = {}
-        self._narrowed: set[Hashable] = set()
+        self._narrowed: dict[Hashable, None] = {}  # in order of arrival
         reserve = 0 if callers.only_one or max_associations < 3 else 1 if max_associations < 8 else 2
         self._most_of_one = max_associations - reserve
 
@@ -88,9 +88,11 @@ class Gate:
 
     def _is_news(self, *what: Hashable) -> bool:
         with self._deciding:
-            if what in self._narrowed or len(self._narrowed) >= _MOST_REMEMBERED:
+            if what in self._narrowed:
                 return False
-            self._narrowed.add(what)
+            self._narrowed[what] = None
+            if len(self._narrowed) > _MOST_REMEMBERED:  # whoever is new each time hides no other
+                del self._narrowed[next(iter(self._narrowed))]
             return True
 
     def decide(self, call: Call) -> KnownPeer | Refusal:

@@ -493,6 +493,16 @@ def test_an_association_of_no_use_is_recorded_with_what_was_proposed(tmp_path: P
     assert "accepted without any presentation context" in known["details"]["advice"]
 
 
+def test_callers_that_are_new_each_time_hide_no_other(tmp_path: Path) -> None:
+    door = Door(tmp_path, TWO, 4)
+    for number in range(1100):
+        stranger = KnownPeer(f"X@192.0.2.{number}", "X", "192.0.2.9", is_configured=False)
+        door.gate.narrowed(call("X"), stranger, ["CTImageStorage: not taken"], is_useless=False)
+    door.clock.s += 100
+    door.gate.narrowed(call("MR"), KnownPeer("mr", "MR", "192.0.2.1"), ["news"], is_useless=False)
+    assert "mr proposed" in door.reader.refusals()[0]["reason"]
+
+
 def test_an_association_that_gets_a_part_is_recorded_once_for_each_answer(tmp_path: Path) -> None:
     """A system that can send nothing that it was made for may still verify: nobody would know."""
     door = Door(tmp_path, TWO, 4)

@@ -132,18 +132,22 @@ class SteppedClock:
         return self.time_s
 
 
-def test_the_same_incident_is_written_once_a_minute_with_its_count(tmp_path: Path) -> None:
-    clock, lines = SteppedClock(), []
+def collecting(lines: list[Any]) -> Any:
+    """A log that keeps what it is told."""
 
     def keep(_: Any, __: str, event: Any) -> Any:
         lines.append(event)
         raise structlog.DropEvent
 
-    log = structlog.wrap_logger(
+    return structlog.wrap_logger(
         None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
-    journal = Journal(tmp_path / "journal.db")
-    incidents = Incidents(journal, clock, log)
+
+
+def test_the_same_incident_is_written_once_a_minute_with_its_count(tmp_path: Path) -> None:
+    clock, journal = SteppedClock(), Journal(tmp_path / "journal.db")
+    lines: list[Any] = []
+    incidents = Incidents(journal, clock, collecting(lines))
     for second in range(125):
         clock.time_s = 1000.0 + second
         for _ in range(10):
@@ -161,17 +165,9 @@ def test_the_same_incident_is_written_once_a_minute_with_its_count(tmp_path: Pat
 
 
 def test_a_mistake_of_ours_is_logged_once_a_minute_however_often_it_is_provoked(tmp_path: Path) -> None:
-    clock, lines = SteppedClock(), []
-
-    def keep(_: Any, __: str, event: Any) -> Any:
-        lines.append(event)
-        raise structlog.DropEvent
-
-    log = structlog.wrap_logger(
-        None, processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
-    )
-    journal = Journal(tmp_path / "journal.db")
-    incidents = Incidents(journal, clock, log)
+    clock, journal = SteppedClock(), Journal(tmp_path / "journal.db")
+    lines: list[Any] = []
+    incidents = Incidents(journal, clock, collecting(lines))
     for number in range(300):
         clock.time_s += 60 if number == 299 else 0
         try:
